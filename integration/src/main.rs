@@ -1,0 +1,3 @@
+//! The `ssm-lab` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `ssmcp` command.
+
+fn main() {}

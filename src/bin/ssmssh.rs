@@ -1,0 +1,3 @@
+//! The `ssmssh` command.
+
+fn main() {}

@@ -1,0 +1,7 @@
+//! The data channel on a WebSocket, offered as `AsyncRead + AsyncWrite`.
+
+mod service;
+
+pub use service::{
+    Denied, Grant, ServiceError, SessionId, SsmService, StartRequest, TargetId, TargetIdError, UpgradeHeaders,
+};
