@@ -1,0 +1,4 @@
+//! In-process tests: the whole product over the lab, its parts against real peers, and the house rules.
+
+mod architecture;
+mod dependencies;
