@@ -78,7 +78,7 @@ pub struct DataChannel {
     _config: Config,
 }
 
-#[expect(clippy::todo, clippy::needless_pass_by_value, clippy::unused_self, reason = "skeleton")]
+#[allow(clippy::todo, clippy::needless_pass_by_value, clippy::unused_self, reason = "skeleton")]
 impl DataChannel {
     /// A channel that is not connected yet. `seed` feeds the identifiers (client id, request ids, message ids);
     /// `now` and `wall` are the same moment on the two clocks.
