@@ -1,1 +1,280 @@
-//! Skeleton.
+//! The real control plane: `StartSession`, `ResumeSession` and `TerminateSession` through the AWS SDK, and the signed
+//! WebSocket upgrade.
+//!
+//! Region, profile, endpoint and credentials come from where every AWS tool takes them (environment, `~/.aws/config`,
+//! `~/.aws/credentials`, SSO logins, credential processes, the container's or instance's role); what the builder is
+//! given takes precedence.
+
+mod arn;
+mod credentials;
+mod errors;
+mod http;
+mod upgrade;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::config::IdentityCache;
+use aws_sdk_ssm::config::timeout::TimeoutConfig;
+use aws_types::service_config::ServiceConfigKey;
+use futures_util::future::BoxFuture;
+use url::Url;
+
+use self::credentials::{FreshCredentials, Source};
+use self::errors::{Call, missing_field};
+use crate::stream::{
+    Denied, Grant, ServiceError, SessionId, SsmService, StartRequest, UpgradeHeaders, is_presigned, report_stage,
+};
+
+/// The document that opens a Port session to sshd. An IAM policy names it.
+const DOCUMENT: &str = "AWS-StartSSHSession";
+
+/// The longest wait for one attempt at an API call; the SDK makes up to three.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Session Manager, as the AWS SDK reaches it.
+///
+/// Cloning is cheap; clones share connections and credentials. Dropping it affects no session.
+#[derive(Clone)]
+pub struct AwsService {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    region: String,
+    profile: Option<String>,
+    configured_host: Option<String>,
+    credentials: Arc<FreshCredentials>,
+}
+
+/// What an [`AwsService`] takes from its caller rather than from the environment and the AWS configuration files.
+#[derive(Debug, Clone, Default)]
+pub struct AwsServiceBuilder {
+    settings: Settings,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Settings {
+    profile: Option<String>,
+    region: Option<String>,
+    endpoint_url: Option<String>,
+}
+
+impl AwsServiceBuilder {
+    /// The profile of `~/.aws/config`. Default: `AWS_PROFILE`, then `default`.
+    #[must_use]
+    pub fn profile(mut self, name: impl Into<String>) -> Self {
+        self.settings.profile = Some(name.into());
+        self
+    }
+
+    /// The region of the node. Default: `AWS_REGION`, then the profile's, then the region of the EC2 instance this runs
+    /// on. The last costs a request to the instance metadata service, which takes seconds to fail where there is none.
+    #[must_use]
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.settings.region = Some(region.into());
+        self
+    }
+
+    /// The URL of the SSM API, in place of the region's public one. Default: `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL`,
+    /// or `endpoint_url` of the profile. A stream URL may then lead to this host, too.
+    #[must_use]
+    pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
+        self.settings.endpoint_url = Some(url.into());
+        self
+    }
+
+    /// Reads the configuration. No credentials are asked for yet.
+    ///
+    /// Cancelling it has no effect outside the process.
+    pub async fn build(self) -> Result<AwsService, ServiceError> {
+        let Self { mut settings } = self;
+        let config = settings.load().await;
+        let region = config.region().ok_or(ServiceError::NoRegion)?.to_string();
+        settings.region = Some(region.clone());
+        let profile = settings.profile.clone();
+        Ok(AwsService::new(&config, region, profile, Source::Chain(settings)))
+    }
+}
+
+impl Settings {
+    async fn load(&self) -> SdkConfig {
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
+        let loader =
+            aws_config::defaults(BehaviorVersion::latest()).http_client(http::client()).timeout_config(timeouts);
+        let loader = set(loader, self.profile.as_ref(), ConfigLoader::profile_name);
+        let loader = set(loader, self.endpoint_url.as_ref(), ConfigLoader::endpoint_url);
+        set(loader, self.region.clone().map(Region::new), ConfigLoader::region).load().await
+    }
+}
+
+fn set<T>(loader: ConfigLoader, value: Option<T>, setter: fn(ConfigLoader, T) -> ConfigLoader) -> ConfigLoader {
+    match value {
+        Some(value) => setter(loader, value),
+        None => loader,
+    }
+}
+
+impl AwsService {
+    /// A builder with nothing set: everything comes from the environment and the AWS configuration files.
+    pub fn builder() -> AwsServiceBuilder {
+        AwsServiceBuilder::default()
+    }
+
+    /// A service over a configuration that the program has already, with its own credentials provider, HTTP client,
+    /// time-outs and retries. It must name a region and credentials.
+    pub fn from_sdk_config(config: &SdkConfig) -> Result<Self, ServiceError> {
+        let region = config.region().ok_or(ServiceError::NoRegion)?.to_string();
+        let provider = config.credentials_provider();
+        let provider = provider.ok_or_else(|| ServiceError::Credentials("the configuration names none".to_owned()))?;
+        Ok(Self::new(config, region, None, Source::Given(provider)))
+    }
+
+    fn new(config: &SdkConfig, region: String, profile: Option<String>, source: Source) -> Self {
+        let credentials = Arc::new(FreshCredentials::new(source));
+        let mut builder = aws_sdk_ssm::config::Builder::from(config)
+            .credentials_provider(SharedCredentialsProvider::new(
+                Arc::clone(&credentials) as Arc<dyn ProvideCredentials>
+            ))
+            .identity_cache(IdentityCache::no_cache());
+        if config.behavior_version().is_none() {
+            builder = builder.behavior_version(BehaviorVersion::latest());
+        }
+        if config.http_client().is_none() {
+            builder = builder.http_client(http::client());
+        }
+        let client = Client::from_conf(builder.build());
+        let configured_host = configured_host(config);
+        Self { inner: Arc::new(Inner { client, region, profile, configured_host, credentials }) }
+    }
+
+    /// The region that is asked.
+    pub fn region(&self) -> &str {
+        &self.inner.region
+    }
+}
+
+/// The host of the endpoint that replaces the public one, found the way the SSM client finds it.
+fn configured_host(config: &SdkConfig) -> Option<String> {
+    let key =
+        ServiceConfigKey::builder().service_id("SSM").env("AWS_ENDPOINT_URL").profile("endpoint_url").build().ok()?;
+    let for_service = config.service_config().and_then(|service| service.load_config(key));
+    let url = for_service.or_else(|| config.endpoint_url().map(str::to_owned))?;
+    Some(Url::parse(&url).ok()?.host_str()?.to_owned())
+}
+
+impl Inner {
+    async fn credentials(&self) -> Result<Credentials, ServiceError> {
+        let resolved = self.credentials.resolve(SystemTime::now()).await;
+        resolved.map_err(|error| errors::credentials(&error, self.profile.as_deref()))
+    }
+
+    async fn start(&self, request: &StartRequest) -> Result<Grant, ServiceError> {
+        let started = Instant::now();
+        self.credentials().await?;
+        report_stage("credentials", started);
+
+        let call = Call::start(self, &request.target);
+        let started = Instant::now();
+        let start = self.client.start_session().target(request.target.as_str()).document_name(DOCUMENT);
+        let start = start.parameters("portNumber", vec![request.port.to_string()]).set_reason(request.reason.clone());
+        let answer = match start.send().await {
+            Ok(answer) => answer,
+            Err(error) => return Err(call.failed(&error).await),
+        };
+        report_stage("StartSession", started);
+        Ok(Grant {
+            session: SessionId(required(answer.session_id, &call, "SessionId")?),
+            stream_url: required(answer.stream_url, &call, "StreamUrl")?,
+            token: required(answer.token_value, &call, "TokenValue")?,
+        })
+    }
+
+    async fn resume(&self, session: &SessionId) -> Result<Grant, ServiceError> {
+        self.credentials().await?;
+        let call = Call::resume(self, session);
+        let answer = match self.client.resume_session().session_id(&session.0).send().await {
+            Ok(answer) => answer,
+            Err(error) => return Err(call.failed(&error).await),
+        };
+        // An answer without a token is how the service says that there is nothing to resume.
+        let Some(token) = answer.token_value.filter(|token| !token.is_empty()) else {
+            let message = "it has timed out or was terminated".to_owned();
+            return Err(ServiceError::SessionEnded { session: session.clone(), message });
+        };
+        let stream_url = required(answer.stream_url, &call, "StreamUrl")?;
+        Ok(Grant { session: session.clone(), stream_url, token })
+    }
+
+    async fn terminate(&self, session: &SessionId) -> Result<(), ServiceError> {
+        self.credentials().await?;
+        let call = Call::terminate(self, session);
+        match self.client.terminate_session().session_id(&session.0).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match call.failed(&error).await {
+                ServiceError::SessionEnded { .. } => Ok(()),
+                other => Err(other),
+            },
+        }
+    }
+
+    async fn sign_upgrade(&self, stream_url: &str) -> Result<UpgradeHeaders, ServiceError> {
+        if is_presigned(stream_url) {
+            return Ok(UpgradeHeaders::new());
+        }
+        let credentials = self.credentials().await?;
+        let signed = upgrade::headers(stream_url, &self.region, &credentials, SystemTime::now());
+        signed.map_err(|error| ServiceError::Credentials(format!("they cannot sign the WebSocket upgrade: {error}")))
+    }
+}
+
+fn required(field: Option<String>, call: &Call<'_>, name: &str) -> Result<String, ServiceError> {
+    field.filter(|value| !value.is_empty()).ok_or_else(|| missing_field(call, name))
+}
+
+impl SsmService for AwsService {
+    fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Grant, ServiceError>> {
+        Box::pin(self.inner.start(request))
+    }
+
+    fn resume<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Grant, ServiceError>> {
+        Box::pin(self.inner.resume(session))
+    }
+
+    fn terminate<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), ServiceError>> {
+        Box::pin(self.inner.terminate(session))
+    }
+
+    fn sign_upgrade<'a>(&'a self, stream_url: &'a str) -> BoxFuture<'a, Result<UpgradeHeaders, ServiceError>> {
+        Box::pin(self.inner.sign_upgrade(stream_url))
+    }
+
+    fn configured_host(&self) -> Option<&str> {
+        self.inner.configured_host.as_deref()
+    }
+
+    fn upgrade_denied(&self, message: String) -> Denied {
+        let resources = vec![arn::own_sessions(&self.inner.region)];
+        Denied { action: "ssmmessages:OpenDataChannel", resources, message }
+    }
+}
+
+impl fmt::Debug for AwsService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { region, profile, configured_host, .. } = &*self.inner;
+        f.debug_struct("AwsService")
+            .field("region", region)
+            .field("profile", profile)
+            .field("configured_host", configured_host)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What the stream needs from the control plane.
 
 use std::fmt;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 
@@ -61,7 +62,7 @@ pub struct StartRequest {
     pub target: TargetId,
     /// The TCP port on the node, the document's `portNumber`.
     pub port: u16,
-    /// Free text for CloudTrail, if wanted.
+    /// Free text for `CloudTrail`, if wanted.
     pub reason: Option<String>,
 }
 
@@ -103,8 +104,16 @@ pub struct Denied {
     pub message: String,
 }
 
+impl Denied {
+    /// The policy statement that would allow it, as JSON ready to paste into a policy's `Statement`.
+    pub fn statement(&self) -> String {
+        let statement = serde_json::json!({ "Effect": "Allow", "Action": self.action, "Resource": self.resources });
+        format!("{statement:#}")
+    }
+}
+
 /// A call to the control plane failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {
     /// IAM does not allow the call.
@@ -125,7 +134,7 @@ pub enum ServiceError {
     #[error("AWS credentials have expired: {0}")]
     Expired(String),
     /// No region is configured.
-    #[error("no AWS region is configured")]
+    #[error("no AWS region is configured: name one, set AWS_REGION, or add `region` to the profile")]
     NoRegion,
     /// The SSM session is over and cannot be resumed.
     #[error("SSM session {session} is over: {message}")]
@@ -163,6 +172,18 @@ pub enum ServiceError {
     },
 }
 
+impl ServiceError {
+    /// Whether the same call may succeed later: the network, throttling, a fault inside the service, or credentials
+    /// that a login elsewhere can renew. What IAM forbids, and a session that is over, stay so.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Credentials(_) | Self::Expired(_) | Self::Throttled { .. } | Self::Unreachable { .. } => true,
+            Self::Refused { code, .. } => code.contains("Internal") || code.contains("Unavailable"),
+            Self::Denied(_) | Self::TargetNotConnected { .. } | Self::NoRegion | Self::SessionEnded { .. } => false,
+        }
+    }
+}
+
 /// The control plane of Session Manager, as the stream uses it.
 ///
 /// Every method may be called at any time, from any task; credentials are resolved anew for each call. Dropping a
@@ -176,4 +197,33 @@ pub trait SsmService: Send + Sync + 'static {
     fn terminate<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), ServiceError>>;
     /// The headers that sign the upgrade request for `stream_url`; none where the URL is presigned.
     fn sign_upgrade<'a>(&'a self, stream_url: &'a str) -> BoxFuture<'a, Result<UpgradeHeaders, ServiceError>>;
+
+    /// The host of the endpoint that the user configured in place of the public one, if any: a stream URL may lead there.
+    fn configured_host(&self) -> Option<&str> {
+        None
+    }
+
+    /// What is missing where the upgrade was answered 403: `ssmmessages:OpenDataChannel` on the user's sessions.
+    fn upgrade_denied(&self, message: String) -> Denied {
+        let resources = vec!["arn:aws:ssm:*:*:session/${aws:userid}-*".to_owned()];
+        Denied { action: "ssmmessages:OpenDataChannel", resources, message }
+    }
+}
+
+/// Reports how long a stage of the way in took, for `-v` and for traces.
+pub(crate) fn report_stage(stage: &'static str, started: Instant) {
+    let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::info!(target: "ssmssh::stage", stage, elapsed_us);
+}
+
+/// Whether the query already carries a signature, so that a new one must not be added.
+/// The parameter names mirror the official client's `communicator/websocketchannel.go: isPresignedURL`.
+pub(crate) fn is_presigned(stream_url: &str) -> bool {
+    const NAMES: [&str; 7] =
+        ["algorithm", "credential", "date", "expires", "signedheaders", "signature", "security-token"];
+    let query = stream_url.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+        name.strip_prefix("x-amz-").is_some_and(|rest| NAMES.contains(&rest))
+    })
 }

@@ -1,0 +1,170 @@
+//! From the SDK's errors to ours: who is at fault, and what to do.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ssm::operation::RequestId;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use super::{DOCUMENT, Inner, arn};
+use crate::stream::{Denied, ServiceError, SessionId, TargetId};
+
+/// One API call, as its failure is told.
+pub(super) struct Call<'a> {
+    service: &'a Inner,
+    operation: &'static str,
+    action: &'static str,
+    subject: Subject<'a>,
+}
+
+enum Subject<'a> {
+    Node(&'a TargetId),
+    Session(&'a SessionId),
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn start(service: &'a Inner, target: &'a TargetId) -> Self {
+        let subject = Subject::Node(target);
+        Self { service, operation: "StartSession", action: "ssm:StartSession", subject }
+    }
+
+    pub(super) fn resume(service: &'a Inner, session: &'a SessionId) -> Self {
+        let subject = Subject::Session(session);
+        Self { service, operation: "ResumeSession", action: "ssm:ResumeSession", subject }
+    }
+
+    pub(super) fn terminate(service: &'a Inner, session: &'a SessionId) -> Self {
+        let subject = Subject::Session(session);
+        Self { service, operation: "TerminateSession", action: "ssm:TerminateSession", subject }
+    }
+
+    /// What went wrong; credentials that the service did not accept are forgotten, so that the next call reads them anew.
+    pub(super) async fn failed<E>(&self, error: &SdkError<E, HttpResponse>) -> ServiceError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let failure = self.explain(error);
+        if matches!(failure, ServiceError::Expired(_) | ServiceError::Credentials(_)) {
+            self.service.credentials.forget().await;
+        }
+        failure
+    }
+
+    fn explain<E>(&self, error: &SdkError<E, HttpResponse>) -> ServiceError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let Some(code) = error.code() else { return self.unreachable(error) };
+        let message = error.message().unwrap_or("no reason given").to_owned();
+        match (code, &self.subject) {
+            ("AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation", _) => self.denied(message),
+            ("TargetNotConnected", Subject::Node(target)) => {
+                ServiceError::TargetNotConnected { target: (*target).clone(), region: self.service.region.clone() }
+            }
+            ("DoesNotExistException", Subject::Session(session)) => {
+                ServiceError::SessionEnded { session: (*session).clone(), message }
+            }
+            ("ExpiredTokenException" | "ExpiredToken" | "RequestExpired", _) => {
+                ServiceError::Expired(format!("{message}: {}", login(self.service.profile.as_deref())))
+            }
+            (code, _) if is_unknown_caller(code) => {
+                ServiceError::Credentials(format!("the service answered {message:?}"))
+            }
+            (code, _) if is_throttling(code) => ServiceError::Throttled { operation: self.operation, message },
+            _ => ServiceError::Refused {
+                operation: self.operation,
+                code: code.to_owned(),
+                message: with_request_id(message, error),
+            },
+        }
+    }
+
+    fn denied(&self, message: String) -> ServiceError {
+        let region = &self.service.region;
+        let resources = match self.subject {
+            Subject::Session(_) => vec![arn::own_sessions(region)],
+            Subject::Node(target) => {
+                let account = arn::account_in(&message).unwrap_or("*");
+                vec![arn::node(region, account, target), arn::document(region, DOCUMENT)]
+            }
+        };
+        ServiceError::Denied(Denied { action: self.action, resources, message })
+    }
+
+    fn unreachable<E: Error + 'static>(&self, error: &SdkError<E, HttpResponse>) -> ServiceError {
+        let message = match error.raw_response().map(HttpResponse::status) {
+            Some(status) => format!("HTTP {} without an error code", status.as_u16()),
+            None => causes(error),
+        };
+        ServiceError::Unreachable { operation: self.operation, message }
+    }
+}
+
+/// An answer that says that all went well and leaves out what was asked for.
+pub(super) fn missing_field(call: &Call<'_>, name: &str) -> ServiceError {
+    ServiceError::Unreachable { operation: call.operation, message: format!("the answer lacks {name}") }
+}
+
+/// Credentials that could not be resolved.
+pub(super) fn credentials(error: &CredentialsError, profile: Option<&str>) -> ServiceError {
+    let causes = causes(error);
+    // The SSO errors are private to aws-config: their texts are all there is to tell them by.
+    let is_login = ["SSO token", "Session token not found or invalid", "Login token is expired"];
+    if is_login.iter().any(|text| causes.contains(text)) {
+        return ServiceError::Expired(format!("{causes}: {}", login(profile)));
+    }
+    match error {
+        CredentialsError::CredentialsNotLoaded(_) => ServiceError::Credentials(format!(
+            "none found in the environment, the profile or the instance's role; name a profile, or {}",
+            login(profile)
+        )),
+        _ => ServiceError::Credentials(causes),
+    }
+}
+
+fn login(profile: Option<&str>) -> String {
+    match profile {
+        Some(profile) => format!("run `aws sso login --profile {profile}`, or renew the credentials of that profile"),
+        None => "run `aws sso login`, or renew the credentials".to_owned(),
+    }
+}
+
+fn is_unknown_caller(code: &str) -> bool {
+    matches!(
+        code,
+        "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidAccessKeyId"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationTokenException"
+    )
+}
+
+fn is_throttling(code: &str) -> bool {
+    matches!(code, "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded")
+}
+
+/// AWS's support asks for the id, and a fault inside the service says nothing else.
+fn with_request_id(message: String, error: &impl RequestId) -> String {
+    match error.request_id() {
+        Some(id) => format!("{message} (request {id})"),
+        None => message,
+    }
+}
+
+/// The error and its causes in words. Not `Debug`: that would show the answer, and with it the token.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,247 @@
+//! The calls and their failures, against a scripted service.
+
+use std::sync::Mutex;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::retry::RetryConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::stream::TargetId;
+
+const TOKEN: &str = "AAEAAW-the-token-of-the-session";
+const STREAM_URL: &str =
+    "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/jo-0a1?role=publish_subscribe&cell-number=AA+/x==";
+
+/// Answers every request with one answer and keeps what was asked.
+#[derive(Debug, Clone)]
+struct Scripted {
+    status: u16,
+    body: String,
+    asked: Arc<Mutex<Vec<(String, serde_json::Value)>>>,
+}
+
+impl Scripted {
+    fn new(status: u16, body: impl Into<String>) -> Self {
+        Self { status, body: body.into(), asked: Arc::default() }
+    }
+
+    fn error(code: &str, message: &str) -> Self {
+        Self::new(400, serde_json::json!({ "__type": code, "message": message }).to_string())
+    }
+
+    fn service(&self) -> AwsService {
+        self.service_in("eu-west-1")
+    }
+
+    fn service_in(&self, region: &str) -> AwsService {
+        AwsService::from_sdk_config(&config(region, self.client())).unwrap()
+    }
+
+    fn client(&self) -> SharedHttpClient {
+        let this = self.clone();
+        http_client_fn(move |_, _| SharedHttpConnector::new(this.clone()))
+    }
+}
+
+impl HttpConnector for Scripted {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
+        let body = serde_json::from_slice(request.body().bytes().unwrap_or_default()).unwrap_or_default();
+        self.asked.lock().unwrap().push((target, body));
+        let status = self.status.try_into().unwrap();
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(self.body.as_str()))))
+    }
+}
+
+fn config(region: &str, client: SharedHttpClient) -> SdkConfig {
+    let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(region.to_owned()))
+        .retry_config(RetryConfig::disabled())
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(client)
+        .build()
+}
+
+fn request(target: &str) -> StartRequest {
+    StartRequest { reason: Some("maintenance".into()), ..StartRequest::new(TargetId::new(target).unwrap(), 2222) }
+}
+
+fn granted() -> Scripted {
+    let answer = serde_json::json!({ "SessionId": "jo-0a1", "StreamUrl": STREAM_URL, "TokenValue": TOKEN });
+    Scripted::new(200, answer.to_string())
+}
+
+async fn start_failure(service: &AwsService) -> ServiceError {
+    service.start(&request("i-0123456789abcdef0")).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_session_is_started_with_the_ssh_document_and_the_port() {
+    let script = granted();
+    let grant = script.service().start(&request("i-0123456789abcdef0")).await.unwrap();
+    assert_eq!(
+        (grant.session.0.as_str(), grant.stream_url.as_str(), grant.token.as_str()),
+        ("jo-0a1", STREAM_URL, TOKEN)
+    );
+    let (target, body) = script.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(target, "AmazonSSM.StartSession");
+    let expected = serde_json::json!({
+        "Target": "i-0123456789abcdef0",
+        "DocumentName": "AWS-StartSSHSession",
+        "Parameters": { "portNumber": ["2222"] },
+        "Reason": "maintenance",
+    });
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_with_a_new_token() {
+    let grant = granted().service().resume(&SessionId("jo-0a1".into())).await.unwrap();
+    assert_eq!(grant.token, TOKEN);
+}
+
+#[tokio::test]
+async fn a_resume_without_a_token_means_that_the_session_is_over() {
+    for body in [r#"{"SessionId":"jo-0a1"}"#, r#"{"SessionId":"jo-0a1","TokenValue":""}"#] {
+        let failure = Scripted::new(200, body).service().resume(&SessionId("jo-0a1".into())).await.unwrap_err();
+        assert!(matches!(failure, ServiceError::SessionEnded { .. }), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn terminating_a_session_that_is_gone_succeeds() {
+    let script = Scripted::error("DoesNotExistException", "no such session");
+    script.service().terminate(&SessionId("jo-0a1".into())).await.unwrap();
+    let failure = script.service().resume(&SessionId("jo-0a1".into())).await.unwrap_err();
+    assert!(matches!(failure, ServiceError::SessionEnded { .. }), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_refused_start_names_the_statement_that_is_missing() {
+    let message = "User: arn:aws:iam::123456789012:user/jo is not authorized to perform: ssm:StartSession on resource: \
+                   arn:aws:ec2:eu-west-1:123456789012:instance/i-0123456789abcdef0";
+    let failure = start_failure(&Scripted::error("AccessDeniedException", message).service()).await;
+    let ServiceError::Denied(denied) = failure else { panic!("{failure:?}") };
+    assert_eq!(denied.message, message);
+    let statement: serde_json::Value = serde_json::from_str(&denied.statement()).unwrap();
+    let expected = serde_json::json!({
+        "Effect": "Allow",
+        "Action": "ssm:StartSession",
+        "Resource": [
+            "arn:aws:ec2:eu-west-1:123456789012:instance/i-0123456789abcdef0",
+            "arn:aws:ssm:*:*:document/AWS-StartSSHSession",
+        ],
+    });
+    assert_eq!(statement, expected);
+}
+
+#[tokio::test]
+async fn a_refused_resume_names_the_callers_own_sessions_in_the_regions_partition() {
+    let script = Scripted::error("AccessDeniedException", "no");
+    let failure = script.service_in("us-gov-west-1").resume(&SessionId("jo-0a1".into())).await.unwrap_err();
+    let ServiceError::Denied(denied) = failure else { panic!("{failure:?}") };
+    assert_eq!(denied.action, "ssm:ResumeSession");
+    assert_eq!(denied.resources, ["arn:aws-us-gov:ssm:*:*:session/${aws:userid}-*"]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_connected_is_told_with_the_region_that_was_asked() {
+    let failure = start_failure(&Scripted::error("TargetNotConnected", "i-… is not connected.").service()).await;
+    assert_eq!(failure.to_string(), "node i-0123456789abcdef0 is not connected to Session Manager in region eu-west-1");
+}
+
+#[tokio::test]
+async fn each_other_refusal_has_its_kind() {
+    type Check = fn(&ServiceError) -> bool;
+    let table: [(&str, Check); 6] = [
+        ("ThrottlingException", |e| matches!(e, ServiceError::Throttled { .. })),
+        ("ExpiredTokenException", |e| matches!(e, ServiceError::Expired(text) if text.contains("aws sso login"))),
+        ("UnrecognizedClientException", |e| matches!(e, ServiceError::Credentials(_))),
+        ("InvalidSignatureException", |e| matches!(e, ServiceError::Credentials(_))),
+        ("InvalidTarget", |e| matches!(e, ServiceError::Refused { code, .. } if code == "InvalidTarget")),
+        ("InternalServerError", |e| matches!(e, ServiceError::Refused { .. }) && e.is_transient()),
+    ];
+    for (code, check) in table {
+        let failure = start_failure(&Scripted::error(code, "the message").service()).await;
+        assert!(check(&failure), "{code}: {failure:?}");
+        assert!(failure.to_string().contains("the message"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_answer_is_told_without_its_content() {
+    let html = start_failure(&Scripted::new(502, "<html>Bad gateway</html>").service()).await;
+    assert_eq!(html.to_string(), "StartSession got no answer: HTTP 502 without an error code");
+    let partial = serde_json::json!({ "SessionId": "jo-0a1", "TokenValue": TOKEN }).to_string();
+    let partial = start_failure(&Scripted::new(200, partial).service()).await;
+    assert_eq!(partial.to_string(), "StartSession got no answer: the answer lacks StreamUrl");
+    let broken = start_failure(&Scripted::new(200, format!("{{\"TokenValue\":\"{TOKEN}\" oops")).service()).await;
+    assert!(!format!("{broken} {broken:?}").contains(TOKEN), "{broken:?}");
+}
+
+#[tokio::test]
+async fn neither_the_service_nor_a_grant_shows_a_secret() {
+    let service = granted().service();
+    let grant = service.start(&request("i-0123456789abcdef0")).await.unwrap();
+    let shown = format!("{grant:?} {service:?}");
+    assert!(!shown.contains(TOKEN) && !shown.contains("wss://") && !shown.contains("secret"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_presigned_url_is_not_signed_again() {
+    let service = granted().service();
+    let presigned = format!("{STREAM_URL}&X-Amz-Signature=00ff");
+    assert_eq!(service.sign_upgrade(&presigned).await.unwrap(), []);
+    assert_eq!(service.sign_upgrade(STREAM_URL).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_missing_region_and_missing_credentials_are_told_apart() {
+    let no_region = SdkConfig::builder().build();
+    assert!(matches!(AwsService::from_sdk_config(&no_region), Err(ServiceError::NoRegion)));
+    let no_credentials = SdkConfig::builder().region(Region::new("eu-west-1")).build();
+    assert!(matches!(AwsService::from_sdk_config(&no_credentials), Err(ServiceError::Credentials(_))));
+}
+
+#[test]
+fn an_expired_login_says_what_to_run() {
+    let expired = CredentialsError::provider_error("the SSO token has expired and cannot be refreshed");
+    let failure = errors::credentials(&expired, Some("prod"));
+    assert!(
+        matches!(&failure, ServiceError::Expired(text) if text.contains("aws sso login --profile prod")),
+        "{failure}"
+    );
+    let missing = errors::credentials(&CredentialsError::not_loaded("nothing"), None);
+    assert!(matches!(&missing, ServiceError::Credentials(text) if text.contains("profile")), "{missing}");
+}
+
+/// The HTTP client of the product itself, over a socket, to an endpoint that the user configured.
+#[tokio::test]
+async fn an_http_endpoint_is_reached_and_its_host_trusted() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 4096];
+        let length = connection.read(&mut head).await.unwrap();
+        let body = r#"{"SessionId":"jo-0a1"}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        connection.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&head[..length]).into_owned()
+    });
+    let config = config("eu-west-1", http::client()).into_builder().endpoint_url(endpoint).build();
+    let service = AwsService::from_sdk_config(&config).unwrap();
+    assert_eq!(service.configured_host(), Some("127.0.0.1"));
+    service.terminate(&SessionId("jo-0a1".into())).await.unwrap();
+    let asked = server.await.unwrap();
+    assert!(asked.starts_with("POST / HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("/eu-west-1/ssm/aws4_request"), "{asked}");
+}
