@@ -114,13 +114,14 @@ pub(super) fn credentials(error: &CredentialsError, profile: Option<&str>) -> Se
     if is_login.iter().any(|text| causes.contains(text)) {
         return ServiceError::Expired(format!("{causes}: {}", login(profile)));
     }
-    match error {
-        CredentialsError::CredentialsNotLoaded(_) => ServiceError::Credentials(format!(
+    // The instance's role is the last that the chain asks: what fails there, outside of EC2, is that nothing else had any.
+    if matches!(error, CredentialsError::CredentialsNotLoaded(_)) || causes.contains("IMDS") {
+        return ServiceError::Credentials(format!(
             "none found in the environment, the profile or the instance's role; name a profile, or {}",
             login(profile)
-        )),
-        _ => ServiceError::Credentials(causes),
+        ));
     }
+    ServiceError::Credentials(causes)
 }
 
 fn login(profile: Option<&str>) -> String {
