@@ -1,0 +1,164 @@
+//! What `-v` prints: stages with their durations, and with `-vv` the crate's own debug events.
+//!
+//! Events of other crates are never printed: they may hold tokens.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::options::LogLevel;
+use super::report;
+
+const STAGE_TARGET: &str = "ssmssh::stage";
+
+/// Prints from now on what `level` asks for. A second call changes nothing.
+pub(crate) fn init(level: LogLevel) {
+    let _ = tracing_subscriber::registry().with(Lines { level }).try_init();
+}
+
+/// Reports a stage of the commands' own in the form that the library uses.
+pub(crate) fn stage(name: &'static str, elapsed: Duration) {
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    tracing::info!(target: "ssmssh::stage", stage = name, elapsed_us);
+}
+
+/// One line on stderr for each event that is wanted.
+struct Lines {
+    level: LogLevel,
+}
+
+impl Lines {
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        let target = metadata.target();
+        if target == STAGE_TARGET {
+            return self.level >= LogLevel::Stages;
+        }
+        let ours = target == "ssmssh" || target.starts_with("ssmssh::");
+        let most = match self.level {
+            LogLevel::Quiet => Level::ERROR,
+            LogLevel::Info | LogLevel::Stages => Level::WARN,
+            LogLevel::Debug => Level::DEBUG,
+        };
+        ours && *metadata.level() <= most
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.is_span() || self.wants(metadata)
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        report::note(&line(event.metadata(), &fields));
+    }
+}
+
+fn line(metadata: &Metadata<'_>, fields: &Fields) -> String {
+    if let (STAGE_TARGET, Some(stage), Some(elapsed)) = (metadata.target(), &fields.stage, fields.elapsed) {
+        return format!("{stage} {}", milliseconds(elapsed));
+    }
+    match *metadata.level() {
+        Level::ERROR => format!("error: {}", fields.text),
+        Level::WARN => format!("warning: {}", fields.text),
+        _ => format!("debug: {}: {}", metadata.target(), fields.text),
+    }
+}
+
+/// Whole milliseconds, with one decimal where there are few.
+fn milliseconds(elapsed: Duration) -> String {
+    let tenths = elapsed.as_micros() / 100;
+    if tenths < 100 { format!("{}.{} ms", tenths / 10, tenths % 10) } else { format!("{} ms", tenths / 10) }
+}
+
+#[derive(Debug, Default)]
+struct Fields {
+    /// The message, then the other fields as `name=value`.
+    text: String,
+    stage: Option<String>,
+    elapsed: Option<Duration>,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let gap = if self.text.is_empty() { "" } else { " " };
+        let _ = match field.name() {
+            "message" => write!(self.text, "{gap}{value:?}"),
+            name => write!(self.text, "{gap}{name}={value:?}"),
+        };
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "stage" {
+            self.stage = Some(value.to_owned());
+        }
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "elapsed_us" {
+            self.elapsed = Some(Duration::from_micros(value));
+        }
+        self.record_debug(field, &value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Collects the lines that a program logging at `level` would print.
+    struct Collect(Lines, Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Collect {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            if self.0.wants(event.metadata()) {
+                let mut fields = Fields::default();
+                event.record(&mut fields);
+                self.1.lock().unwrap().push(line(event.metadata(), &fields));
+            }
+        }
+    }
+
+    fn printed(level: LogLevel, log: impl FnOnce()) -> Vec<String> {
+        let lines = Arc::default();
+        let subscriber = tracing_subscriber::registry().with(Collect(Lines { level }, Arc::clone(&lines)));
+        tracing::subscriber::with_default(subscriber, log);
+        lines.lock().unwrap().clone()
+    }
+
+    fn log_all() {
+        stage("StartSession", Duration::from_micros(95_400));
+        stage("key exchange", Duration::from_micros(3_449));
+        tracing::debug!(target: "ssmssh::stream", frames = 3, "resumed");
+        tracing::warn!(target: "ssmssh::ssh", "new host key");
+        tracing::error!(target: "aws_config", "token=secret");
+        tracing::debug!(target: "ssmsshx", "somebody else's");
+    }
+
+    #[test]
+    fn warnings_are_always_printed_but_not_when_quiet() {
+        assert!(printed(LogLevel::Quiet, log_all).is_empty());
+        assert_eq!(printed(LogLevel::Info, log_all), ["warning: new host key"]);
+    }
+
+    #[test]
+    fn one_v_prints_stages_with_their_durations() {
+        let expected = ["StartSession 95 ms", "key exchange 3.4 ms", "warning: new host key"];
+        assert_eq!(printed(LogLevel::Stages, log_all), expected);
+    }
+
+    #[test]
+    fn two_v_print_debug_events_of_this_crate_and_of_no_other() {
+        let lines = printed(LogLevel::Debug, log_all);
+        assert!(lines.contains(&"debug: ssmssh::stream: resumed frames=3".to_owned()), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("secret") || line.contains("else")), "{lines:?}");
+    }
+}

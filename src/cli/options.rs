@@ -1,0 +1,296 @@
+//! `-o KEY=VALUE`: the keys of `ssh_config` that both commands understand.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the `-o` options said. As in ssh, the first value given for a key is the one that counts; identity files and
+/// environment variables add up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SshOptions {
+    pub(crate) batch_mode: Option<bool>,
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) identity_files: Vec<PathBuf>,
+    pub(crate) log_level: Option<LogLevel>,
+    pub(crate) port: Option<u16>,
+    pub(crate) request_tty: Option<RequestTty>,
+    pub(crate) send_env: Vec<String>,
+    pub(crate) set_env: Vec<(String, String)>,
+    pub(crate) strict_host_key_checking: Option<StrictHostKeyChecking>,
+    pub(crate) user: Option<String>,
+    pub(crate) user_known_hosts_file: Option<PathBuf>,
+}
+
+/// What to do about a host key that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StrictHostKeyChecking {
+    Yes,
+    AcceptNew,
+    Off,
+}
+
+/// When to ask for a pseudo-terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequestTty {
+    /// For a shell, if standard input is a terminal.
+    Auto,
+    No,
+    /// For a command too, if standard input is a terminal.
+    Yes,
+    /// Whatever standard input is.
+    Force,
+}
+
+/// How much is said on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LogLevel {
+    /// Errors only.
+    Quiet,
+    /// Errors, their hints, and warnings.
+    Info,
+    /// Each stage of the way with its duration.
+    Stages,
+    /// What the parts of ssmssh report to its developers.
+    Debug,
+}
+
+/// An `-o` option cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum OptionError {
+    #[error("`-o {given}`: `{key}` is not among the options understood here: {}", known_keys())]
+    Unknown { given: String, key: String },
+    #[error("`-o {given}`: {key} takes {expected}")]
+    Value { given: String, key: &'static str, expected: &'static str },
+    #[error("`-o {given}` has no value: expected KEY=VALUE")]
+    NoValue { given: String },
+}
+
+/// Takes a value, or says what the key takes.
+type Setter = fn(&mut SshOptions, &OsStr) -> Result<(), &'static str>;
+
+const KEYS: &[(&str, Setter)] = &[
+    ("BatchMode", |o, v| first(&mut o.batch_mode, yes_or_no(v)?)),
+    ("ConnectTimeout", |o, v| first(&mut o.connect_timeout, duration(v)?)),
+    ("IdentityFile", |o, v| push(&mut o.identity_files, PathBuf::from(v))),
+    ("LogLevel", |o, v| first(&mut o.log_level, log_level(v)?)),
+    ("Port", |o, v| first(&mut o.port, port(v)?)),
+    ("RequestTTY", |o, v| first(&mut o.request_tty, request_tty(v)?)),
+    ("SendEnv", |o, v| extend(&mut o.send_env, words(v)?)),
+    ("SetEnv", |o, v| extend(&mut o.set_env, assignments(v)?)),
+    ("StrictHostKeyChecking", |o, v| first(&mut o.strict_host_key_checking, strictness(v)?)),
+    ("User", |o, v| first(&mut o.user, text(v, "a user name in UTF-8")?.to_owned())),
+    ("UserKnownHostsFile", |o, v| first(&mut o.user_known_hosts_file, PathBuf::from(v))),
+];
+
+impl SshOptions {
+    /// Reads the arguments of all `-o`, in the order they were given.
+    pub(crate) fn parse<'a>(given: impl IntoIterator<Item = &'a OsString>) -> Result<Self, OptionError> {
+        let mut options = Self::default();
+        for one in given {
+            options.set(one)?;
+        }
+        Ok(options)
+    }
+
+    fn set(&mut self, given: &OsStr) -> Result<(), OptionError> {
+        let lossy = || given.to_string_lossy().into_owned();
+        let (typed, value) = split(given.as_bytes());
+        let Some((key, setter)) = KEYS.iter().find(|(key, _)| key.as_bytes().eq_ignore_ascii_case(typed)) else {
+            let key = String::from_utf8_lossy(typed).into_owned();
+            return Err(OptionError::Unknown { given: lossy(), key });
+        };
+        if value.is_empty() {
+            return Err(OptionError::NoValue { given: lossy() });
+        }
+        setter(self, OsStr::from_bytes(value)).map_err(|expected| OptionError::Value { given: lossy(), key, expected })
+    }
+}
+
+fn known_keys() -> String {
+    KEYS.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(", ")
+}
+
+/// `Key=value`, `Key value` and `Key = value`, the value in double quotes or without.
+fn split(given: &[u8]) -> (&[u8], &[u8]) {
+    let given = given.trim_ascii();
+    let end = given.iter().position(|b| *b == b'=' || b.is_ascii_whitespace()).unwrap_or(given.len());
+    let (key, rest) = given.split_at(end);
+    let rest = rest.trim_ascii_start();
+    let value = rest.strip_prefix(b"=").unwrap_or(rest).trim_ascii();
+    let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).filter(|v| !v.contains(&b'"'));
+    (key, quoted.unwrap_or(value))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a setter")]
+fn first<T>(slot: &mut Option<T>, value: T) -> Result<(), &'static str> {
+    slot.get_or_insert(value);
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a setter")]
+fn push<T>(list: &mut Vec<T>, value: T) -> Result<(), &'static str> {
+    list.push(value);
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a setter")]
+fn extend<T>(list: &mut Vec<T>, values: Vec<T>) -> Result<(), &'static str> {
+    list.extend(values);
+    Ok(())
+}
+
+fn text<'a>(value: &'a OsStr, expected: &'static str) -> Result<&'a str, &'static str> {
+    value.to_str().ok_or(expected)
+}
+
+/// The entry of `table` that `value` names, in whatever case.
+fn choice<T: Copy>(value: &OsStr, table: &[(&str, T)], expected: &'static str) -> Result<T, &'static str> {
+    let found = table.iter().find(|(name, _)| value.eq_ignore_ascii_case(name));
+    found.map(|(_, meaning)| *meaning).ok_or(expected)
+}
+
+fn yes_or_no(value: &OsStr) -> Result<bool, &'static str> {
+    choice(value, &[("yes", true), ("true", true), ("no", false), ("false", false)], "yes or no")
+}
+
+fn strictness(value: &OsStr) -> Result<StrictHostKeyChecking, &'static str> {
+    use StrictHostKeyChecking::{AcceptNew, Off, Yes};
+    choice(value, &[("yes", Yes), ("accept-new", AcceptNew), ("off", Off), ("no", Off)], "yes, accept-new or off")
+}
+
+fn request_tty(value: &OsStr) -> Result<RequestTty, &'static str> {
+    use RequestTty::{Auto, Force, No, Yes};
+    choice(value, &[("auto", Auto), ("no", No), ("yes", Yes), ("force", Force)], "auto, no, yes or force")
+}
+
+fn log_level(value: &OsStr) -> Result<LogLevel, &'static str> {
+    use LogLevel::{Debug, Info, Quiet, Stages};
+    let table = [
+        ("quiet", Quiet),
+        ("fatal", Quiet),
+        ("error", Quiet),
+        ("info", Info),
+        ("verbose", Stages),
+        ("debug", Debug),
+        ("debug1", Debug),
+        ("debug2", Debug),
+        ("debug3", Debug),
+    ];
+    choice(value, &table, "QUIET, FATAL, ERROR, INFO, VERBOSE, DEBUG, DEBUG1, DEBUG2 or DEBUG3")
+}
+
+fn port(value: &OsStr) -> Result<u16, &'static str> {
+    let port = value.to_str().and_then(|text| text.parse().ok());
+    port.filter(|port| *port > 0).ok_or("a number from 1 to 65535")
+}
+
+/// Seconds, or a number with one of ssh's units.
+fn duration(value: &OsStr) -> Result<Duration, &'static str> {
+    const EXPECTED: &str = "a time such as 30, 30s or 2m";
+    let text = text(value, EXPECTED)?;
+    let (number, unit) = match text.as_bytes().last() {
+        Some(b's' | b'S') => (&text[..text.len() - 1], 1),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 60),
+        Some(b'h' | b'H') => (&text[..text.len() - 1], 3600),
+        _ => (text, 1),
+    };
+    let seconds = number.parse::<u32>().ok().filter(|number| *number > 0).ok_or(EXPECTED)?;
+    Ok(Duration::from_secs(u64::from(seconds) * unit))
+}
+
+/// Words between white space; double quotes hold one together.
+fn words(value: &OsStr) -> Result<Vec<String>, &'static str> {
+    let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
+    for letter in text(value, "text in UTF-8")?.chars() {
+        match letter {
+            '"' => (quoted, begun) = (!quoted, true),
+            space if space.is_ascii_whitespace() && !quoted => {
+                words.extend(begun.then(|| std::mem::take(&mut word)));
+                begun = false;
+            }
+            other => {
+                word.push(other);
+                begun = true;
+            }
+        }
+    }
+    words.extend(begun.then_some(word));
+    if quoted { Err("balanced quotes") } else { Ok(words) }
+}
+
+fn assignments(value: &OsStr) -> Result<Vec<(String, String)>, &'static str> {
+    let pair = |word: String| {
+        let pair = word.split_once('=').filter(|(name, _)| !name.is_empty());
+        pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or("NAME=VALUE")
+    };
+    words(value)?.into_iter().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(given: &[&str]) -> Result<SshOptions, OptionError> {
+        SshOptions::parse(&given.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    fn message(given: &str) -> String {
+        parse(&[given]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_key_is_understood_in_any_case_with_an_equals_sign_or_a_space() {
+        let expected = SshOptions { port: Some(2222), ..SshOptions::default() };
+        for spelling in ["Port=2222", "port 2222", "PORT = 2222", "  Port\t2222 ", "Port=\"2222\""] {
+            assert_eq!(parse(&[spelling]).as_ref(), Ok(&expected), "{spelling}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_known_ones() {
+        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: BatchMode, ConnectTimeout, IdentityFile, LogLevel, Port, RequestTTY, SendEnv, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
+    }
+
+    #[test]
+    fn a_wrong_value_is_answered_with_what_the_key_takes() {
+        insta::assert_snapshot!(message("StrictHostKeyChecking=ask"), @"`-o StrictHostKeyChecking=ask`: StrictHostKeyChecking takes yes, accept-new or off");
+        insta::assert_snapshot!(message("port=0"), @"`-o port=0`: Port takes a number from 1 to 65535");
+        insta::assert_snapshot!(message("ConnectTimeout=soon"), @"`-o ConnectTimeout=soon`: ConnectTimeout takes a time such as 30, 30s or 2m");
+        insta::assert_snapshot!(message("SetEnv=lone"), @"`-o SetEnv=lone`: SetEnv takes NAME=VALUE");
+        insta::assert_snapshot!(message("User"), @"`-o User` has no value: expected KEY=VALUE");
+    }
+
+    #[test]
+    fn the_first_value_counts_and_identity_files_add_up() {
+        let options = parse(&["User=a", "User=b", "IdentityFile=x", "IdentityFile y z"]).unwrap();
+        assert_eq!(options.user.as_deref(), Some("a"));
+        assert_eq!(options.identity_files, [PathBuf::from("x"), PathBuf::from("y z")]);
+    }
+
+    #[test]
+    fn environment_variables_come_as_words_with_quotes() {
+        let options = parse(&["SetEnv=A=1 B=\"two words\" C=", "SendEnv LANG LC_*"]).unwrap();
+        let pairs = [("A", "1"), ("B", "two words"), ("C", "")];
+        assert_eq!(options.set_env, pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(options.send_env, ["LANG", "LC_*"]);
+    }
+
+    #[test]
+    fn times_take_units() {
+        let seconds = |given| parse(&[given]).unwrap().connect_timeout.unwrap().as_secs();
+        assert_eq!(
+            [seconds("ConnectTimeout=5"), seconds("ConnectTimeout=5s"), seconds("ConnectTimeout=2m")],
+            [5, 5, 120]
+        );
+    }
+
+    #[test]
+    fn ssh_spellings_of_no_checking_mean_the_same() {
+        for value in ["no", "off", "NO"] {
+            let options = parse(&[&format!("StrictHostKeyChecking={value}")]).unwrap();
+            assert_eq!(options.strict_host_key_checking, Some(StrictHostKeyChecking::Off));
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The catalogue of failures: what is said about each, what would help, and the exit status. The only printer of
+//! diagnostics.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::sync::OnceLock;
+
+use serde::Serialize;
+
+use super::options::LogLevel;
+use super::settings::SettingsError;
+use super::target::TargetError;
+use super::terminal;
+use crate::stream::{Denied, ServiceError};
+
+/// Exit status of every failure that is not the remote command's.
+pub(crate) const FAILURE: u8 = 255;
+
+/// The name that stands before every line: the command's.
+static PROGRAM: OnceLock<&'static str> = OnceLock::new();
+
+/// Whatever ends a command early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum CliError {
+    /// Also how clap asks for the help and the version to be printed.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The user's terminal could not be used.
+    #[error("cannot {action} the terminal: {source}")]
+    Terminal { action: &'static str, source: io::Error },
+}
+
+/// What is said about a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    message: String,
+    hints: Vec<Hint>,
+    code: u8,
+}
+
+/// What would help.
+#[derive(Debug, PartialEq, Eq)]
+enum Hint {
+    /// A sentence.
+    Line(String),
+    /// Lines to copy and paste, printed as they are.
+    Block(String),
+}
+
+/// Names the command whose diagnostics are printed from now on.
+pub(crate) fn init(program: &'static str) {
+    PROGRAM.get_or_init(|| program);
+}
+
+/// Prints what is to be said about `error` and returns the exit status.
+pub(crate) fn print(error: &CliError, level: LogLevel) -> u8 {
+    if let CliError::Usage(usage) = error {
+        return print_usage(usage);
+    }
+    let report = Report::of(error);
+    write_stderr(&report.render(program(), level > LogLevel::Quiet));
+    report.code
+}
+
+/// Prints one line of information.
+pub(crate) fn note(line: &str) {
+    write_stderr(&format!("{}: {}\n", program(), escape(line)));
+}
+
+/// Help and version are what was asked for and go to standard output; anything else is a mistake in what was typed.
+fn print_usage(usage: &clap::Error) -> u8 {
+    if !usage.use_stderr() {
+        let _ = io::stdout().write_all(usage.render().to_string().as_bytes());
+        return 0;
+    }
+    let text = usage.render().to_string();
+    write_stderr(&format!("{}: {}", program(), text.strip_prefix("error: ").unwrap_or(&text)));
+    FAILURE
+}
+
+/// A terminal in raw mode wants its carriage returns; a stderr that is gone has no reader to miss anything.
+fn write_stderr(text: &str) {
+    let text = if terminal::is_raw() { text.replace('\n', "\r\n") } else { text.to_owned() };
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn program() -> &'static str {
+    PROGRAM.get().copied().unwrap_or("ssmssh")
+}
+
+impl Report {
+    pub(crate) fn of(error: &CliError) -> Self {
+        let hints = match error {
+            CliError::Service(error) => service_hints(error),
+            _ => Vec::new(),
+        };
+        Self { message: with_causes(error), hints, code: FAILURE }
+    }
+
+    fn render(&self, program: &str, with_hints: bool) -> String {
+        let mut text = format!("{program}: {}\n", escape(&self.message));
+        for hint in self.hints.iter().filter(|_| with_hints) {
+            let _ = match hint {
+                Hint::Line(line) => writeln!(text, "{program}: hint: {}", escape(line)),
+                Hint::Block(block) => writeln!(text, "{block}"),
+            };
+        }
+        text
+    }
+}
+
+/// The error and those behind it, without what an outer one has said already.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            let _ = write!(message, ": {text}");
+        }
+        cause = error.source();
+    }
+    message
+}
+
+fn hint(line: impl Into<String>) -> Hint {
+    Hint::Line(line.into())
+}
+
+fn service_hints(error: &ServiceError) -> Vec<Hint> {
+    match error {
+        ServiceError::Denied(denied) => denied_hints(denied),
+        ServiceError::TargetNotConnected { target, region } => vec![
+            hint(format!("is {target} in {region}? Another region is asked with `--region` or AWS_REGION")),
+            hint("on the node the SSM agent has to run, and its role to allow it (AmazonSSMManagedInstanceCore)"),
+            hint("the node has to reach the endpoints ssm, ssmmessages and ec2messages of its region"),
+        ],
+        ServiceError::Credentials(_) => vec![hint(
+            "`aws configure` or `aws configure sso` sets credentials up; a profile is chosen with `--profile` or AWS_PROFILE",
+        )],
+        ServiceError::Expired(_) => vec![hint("log in again: `aws sso login`, or whatever issues your credentials")],
+        ServiceError::NoRegion => vec![hint("give one with `--region`, AWS_REGION, or `region` in the profile")],
+        ServiceError::SessionEnded { .. } => vec![hint("connect again: an SSM session that is over stays over")],
+        ServiceError::Throttled { .. } => {
+            vec![hint("the account's rate of API calls is used up: try again in a while")]
+        }
+        ServiceError::Unreachable { .. } => vec![hint("check the network and `--endpoint-url`, if one is set")],
+        _ => Vec::new(),
+    }
+}
+
+fn denied_hints(denied: &Denied) -> Vec<Hint> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Statement<'a> {
+        effect: &'a str,
+        action: &'a str,
+        resource: &'a [String],
+    }
+    let statement = Statement { effect: "Allow", action: denied.action, resource: &denied.resources };
+    let mut hints = vec![hint(format!("the service says: {}", denied.message))];
+    if let Ok(statement) = serde_json::to_string_pretty(&statement) {
+        hints.push(hint("this statement in your IAM policy would allow it:"));
+        hints.push(Hint::Block(statement));
+    }
+    hints
+}
+
+/// Makes control characters visible: what a service or a node says must not steer the terminal.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        // Those that turn the direction of writing make text look like what it is not.
+        let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if letter.is_control() || turns {
+            escaped.extend(letter.escape_default());
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::TargetId;
+
+    fn render(error: impl Into<CliError>) -> String {
+        Report::of(&error.into()).render("ssmssh", true)
+    }
+
+    #[test]
+    fn what_iam_denies_comes_with_the_statement_to_paste() {
+        let denied = Denied {
+            action: "ssm:StartSession",
+            resources: vec!["arn:a".to_owned(), "arn:b".to_owned()],
+            message: "User: x is not authorized".to_owned(),
+        };
+        insta::assert_snapshot!(render(ServiceError::Denied(denied)), @r#"
+        ssmssh: not allowed by IAM: ssm:StartSession on arn:a and arn:b
+        ssmssh: hint: the service says: User: x is not authorized
+        ssmssh: hint: this statement in your IAM policy would allow it:
+        {
+          "Effect": "Allow",
+          "Action": "ssm:StartSession",
+          "Resource": [
+            "arn:a",
+            "arn:b"
+          ]
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_node_that_is_not_connected_comes_with_the_usual_causes() {
+        let target = TargetId::new("mi-0123456789abcdef0").unwrap();
+        let error = ServiceError::TargetNotConnected { target, region: "eu-west-1".to_owned() };
+        insta::assert_snapshot!(render(error), @r"
+        ssmssh: node mi-0123456789abcdef0 is not connected to Session Manager in region eu-west-1
+        ssmssh: hint: is mi-0123456789abcdef0 in eu-west-1? Another region is asked with `--region` or AWS_REGION
+        ssmssh: hint: on the node the SSM agent has to run, and its role to allow it (AmazonSSMManagedInstanceCore)
+        ssmssh: hint: the node has to reach the endpoints ssm, ssmmessages and ec2messages of its region
+        ");
+    }
+
+    #[test]
+    fn an_expired_login_and_a_missing_region_say_what_to_run() {
+        assert!(render(ServiceError::Expired("x".to_owned())).contains("`aws sso login`"));
+        assert!(render(ServiceError::NoRegion).contains("`--region`"));
+    }
+
+    #[test]
+    fn control_characters_of_others_are_made_visible() {
+        let error = ServiceError::Credentials("\u{1b}[2J\nssmssh: all is well\u{202e}".to_owned());
+        let text = render(error);
+        let line = text.lines().next().unwrap();
+        assert_eq!(line, r"ssmssh: no usable AWS credentials: \u{1b}[2J\nssmssh: all is well\u{202e}");
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let source = io::Error::other("no such device");
+        let text = render(CliError::Terminal { action: "read", source });
+        assert_eq!(text, "ssmssh: cannot read the terminal: no such device\n");
+    }
+}

@@ -1,0 +1,372 @@
+//! What was typed plus the environment, resolved into what the commands work with.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::args::{ConnectionArgs, SsmsshArgs};
+use super::options::{LogLevel, OptionError, RequestTty, SshOptions, StrictHostKeyChecking};
+use super::target::Target;
+
+const DEFAULT_USER: &str = "ec2-user";
+const DEFAULT_PORT: u16 = 22;
+
+/// Names in `~/.ssh`, in the order of trial.
+const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+
+/// The environment variables of the process at its start. A variable that is set to nothing counts as not set.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+    home: Option<PathBuf>,
+}
+
+/// What nothing can be resolved from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SettingsError {
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    #[error("there is no home directory to keep known host keys in: name a file with `--known-hosts`")]
+    NoHome,
+    #[error("{0} is not UTF-8")]
+    NotUtf8(&'static str),
+}
+
+/// How to reach any node and log in there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConnectionSettings {
+    pub(crate) profile: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) endpoint_url: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) port: u16,
+    /// Who logs in where the target names no user.
+    pub(crate) default_user: String,
+    pub(crate) identities: IdentityFiles,
+    pub(crate) known_hosts: PathBuf,
+    pub(crate) strict_host_key_checking: StrictHostKeyChecking,
+    /// Nobody is there to answer a question.
+    pub(crate) batch_mode: bool,
+    /// From StartSession to the end of authentication.
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) askpass: Option<Askpass>,
+    pub(crate) log_level: LogLevel,
+}
+
+/// Which key files to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum IdentityFiles {
+    /// Asked for: each of them has to be usable.
+    Named(Vec<PathBuf>),
+    /// The usual places: those that exist and are usable.
+    Usual(Vec<PathBuf>),
+}
+
+/// The program that asks for a passphrase in a window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Askpass {
+    pub(crate) program: PathBuf,
+    /// Use it although there is a terminal.
+    pub(crate) prefer: bool,
+}
+
+/// What one run of `ssmssh` does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SsmsshSettings {
+    pub(crate) connection: ConnectionSettings,
+    pub(crate) target: Target,
+    /// The command line for the node's shell; none for a shell.
+    pub(crate) command: Option<Vec<u8>>,
+    pub(crate) request_tty: RequestTty,
+    pub(crate) null_stdin: bool,
+    /// The terminal's type, for the pseudo-terminal.
+    pub(crate) term: String,
+    /// Variables to set on the node, where its SSH server accepts them.
+    pub(crate) remote_env: Vec<(String, String)>,
+}
+
+impl Environment {
+    /// The process's own. The only place where it is read.
+    pub(crate) fn of_process() -> Self {
+        Self { home: std::env::home_dir(), ..Self::of(std::env::vars_os()) }
+    }
+
+    fn of<K: Into<OsString>, V: Into<OsString>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
+        let variables: BTreeMap<OsString, OsString> =
+            variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let home = variables.get(OsStr::new("HOME")).map(PathBuf::from);
+        Self { variables, home }
+    }
+
+    fn get(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<String>, SettingsError> {
+        let text = |value: &OsStr| value.to_str().map(str::to_owned).ok_or(SettingsError::NotUtf8(name));
+        self.get(name).map(text).transpose()
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(|value| self.expand(Path::new(value)))
+    }
+
+    fn home(&self) -> Option<&Path> {
+        self.home.as_deref().filter(|home| home.is_absolute())
+    }
+
+    /// `~/` at the beginning is the home directory: in `-o IdentityFile=~/key` no shell has replaced it.
+    fn expand(&self, path: &Path) -> PathBuf {
+        match (path.strip_prefix("~"), self.home()) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => path.to_owned(),
+        }
+    }
+
+    /// The variables that one of ssh's patterns (`*`, `?`) names.
+    fn matching<'a>(&'a self, pattern: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
+        let pairs = self.variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+        let named = pairs.filter(|(name, _)| matches_pattern(pattern.as_bytes(), name.as_bytes()));
+        named.map(|(name, value)| (name.to_owned(), value.to_owned()))
+    }
+}
+
+impl ConnectionSettings {
+    /// Resolves what both commands share. `user` and `port` are the command's own flags, which stand above `-o`.
+    pub(crate) fn resolve(
+        args: &ConnectionArgs,
+        user: Option<&str>,
+        port: Option<u16>,
+        env: &Environment,
+    ) -> Result<Self, SettingsError> {
+        Self::with_options(args, &SshOptions::parse(&args.options)?, user, port, env)
+    }
+
+    fn with_options(
+        args: &ConnectionArgs,
+        options: &SshOptions,
+        user: Option<&str>,
+        port: Option<u16>,
+        env: &Environment,
+    ) -> Result<Self, SettingsError> {
+        let user = user.map(str::to_owned).or_else(|| options.user.clone());
+        Ok(Self {
+            profile: args.profile.clone(),
+            region: args.region.clone(),
+            endpoint_url: args.endpoint_url.clone(),
+            reason: args.reason.clone(),
+            port: port.or(options.port).unwrap_or(DEFAULT_PORT),
+            default_user: user.or(env.text("SSMSSH_USER")?).unwrap_or_else(|| DEFAULT_USER.to_owned()),
+            identities: identities(args, options, env),
+            known_hosts: known_hosts(args, options, env)?,
+            strict_host_key_checking: options.strict_host_key_checking.unwrap_or(StrictHostKeyChecking::AcceptNew),
+            batch_mode: options.batch_mode.unwrap_or(false),
+            connect_timeout: options.connect_timeout,
+            askpass: askpass(env),
+            log_level: log_level(args, options),
+        })
+    }
+
+    /// Who logs in at `target`.
+    pub(crate) fn user_at<'a>(&'a self, target: &'a Target) -> &'a str {
+        target.user.as_deref().unwrap_or(&self.default_user)
+    }
+
+    /// Whether warnings and notices are wanted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.log_level == LogLevel::Quiet
+    }
+}
+
+impl SsmsshSettings {
+    pub(crate) fn resolve(args: &SsmsshArgs, env: &Environment) -> Result<Self, SettingsError> {
+        let options = SshOptions::parse(&args.connection.options)?;
+        let remote_env = options.send_env.iter().flat_map(|pattern| env.matching(pattern));
+        Ok(Self {
+            connection: ConnectionSettings::with_options(
+                &args.connection,
+                &options,
+                args.user.as_deref(),
+                args.port,
+                env,
+            )?,
+            target: args.target.clone(),
+            command: command_line(&args.command),
+            request_tty: request_tty(args, &options),
+            null_stdin: args.null_stdin,
+            term: env.text("TERM")?.unwrap_or_else(|| "dumb".to_owned()),
+            remote_env: remote_env.chain(options.set_env.iter().cloned()).collect(),
+        })
+    }
+
+    pub(crate) fn user(&self) -> &str {
+        self.connection.user_at(&self.target)
+    }
+}
+
+fn identities(args: &ConnectionArgs, options: &SshOptions, env: &Environment) -> IdentityFiles {
+    let options = options.identity_files.iter().map(|path| env.expand(path));
+    let mut named: Vec<_> = args.identities.iter().cloned().chain(options).collect();
+    if named.is_empty() {
+        named.extend(env.path("SSMSSH_IDENTITY"));
+    }
+    if named.is_empty() {
+        let usual = |home: &Path| DEFAULT_IDENTITIES.map(|name| home.join(".ssh").join(name)).to_vec();
+        return IdentityFiles::Usual(env.home().map(usual).unwrap_or_default());
+    }
+    IdentityFiles::Named(named)
+}
+
+fn known_hosts(args: &ConnectionArgs, options: &SshOptions, env: &Environment) -> Result<PathBuf, SettingsError> {
+    let named = args.known_hosts.clone();
+    let named = named.or_else(|| options.user_known_hosts_file.as_deref().map(|path| env.expand(path)));
+    if let Some(path) = named.or_else(|| env.path("SSMSSH_KNOWN_HOSTS")) {
+        return Ok(path);
+    }
+    let state = env.get("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = state.or_else(|| env.home().map(|home| home.join(".local/state")));
+    Ok(state.ok_or(SettingsError::NoHome)?.join("ssmssh/known_hosts"))
+}
+
+/// As ssh reads `SSH_ASKPASS_REQUIRE`; unlike ssh it does not ask for a `DISPLAY`, which not every such program needs.
+fn askpass(env: &Environment) -> Option<Askpass> {
+    let require = env.get("SSH_ASKPASS_REQUIRE").unwrap_or_default();
+    let program = env.path("SSH_ASKPASS").filter(|_| require != "never")?;
+    Some(Askpass { program, prefer: require == "force" || require == "prefer" })
+}
+
+fn log_level(args: &ConnectionArgs, options: &SshOptions) -> LogLevel {
+    match (args.verbose, args.quiet) {
+        (0, true) => LogLevel::Quiet,
+        (0, false) => options.log_level.unwrap_or(LogLevel::Info),
+        (1, _) => LogLevel::Stages,
+        (2.., _) => LogLevel::Debug,
+    }
+}
+
+fn request_tty(args: &SsmsshArgs, options: &SshOptions) -> RequestTty {
+    match (args.no_tty, args.tty) {
+        (true, _) => RequestTty::No,
+        (false, 0) => options.request_tty.unwrap_or(RequestTty::Auto),
+        (false, 1) => RequestTty::Yes,
+        (false, 2..) => RequestTty::Force,
+    }
+}
+
+/// The words joined by single spaces, as ssh does: the node's shell splits them again.
+fn command_line(words: &[OsString]) -> Option<Vec<u8>> {
+    (!words.is_empty()).then(|| words.join(OsStr::new(" ")).into_encoded_bytes())
+}
+
+fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => name.is_empty(),
+        Some((b'*', rest)) => (0..=name.len()).any(|skipped| matches_pattern(rest, &name[skipped..])),
+        Some((b'?', rest)) => name.split_first().is_some_and(|(_, tail)| matches_pattern(rest, tail)),
+        Some((byte, rest)) => {
+            name.split_first().is_some_and(|(head, tail)| head == byte && matches_pattern(rest, tail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    const NODE: &str = "i-0123456789abcdef0";
+
+    fn try_resolve(words: &[&str], variables: &[(&str, &str)]) -> Result<SsmsshSettings, SettingsError> {
+        let args = SsmsshArgs::try_parse_from([&["ssmssh"], words].concat()).unwrap();
+        SsmsshSettings::resolve(&args, &Environment::of(variables.iter().copied()))
+    }
+
+    fn resolve(words: &[&str], variables: &[(&str, &str)]) -> SsmsshSettings {
+        try_resolve(words, &[&[("HOME", "/home/me")], variables].concat()).unwrap()
+    }
+
+    fn named(paths: &[&str]) -> IdentityFiles {
+        IdentityFiles::Named(paths.iter().map(PathBuf::from).collect())
+    }
+
+    #[test]
+    fn the_user_comes_from_the_target_then_l_then_o_then_the_environment_then_ec2_user() {
+        let target = format!("a@{NODE}");
+        let env = [("SSMSSH_USER", "d")];
+        assert_eq!(resolve(&["-l", "b", "-o", "User=c", &target], &env).user(), "a");
+        assert_eq!(resolve(&["-l", "b", "-o", "User=c", NODE], &env).user(), "b");
+        assert_eq!(resolve(&["-o", "User=c", NODE], &env).user(), "c");
+        assert_eq!(resolve(&[NODE], &env).user(), "d");
+        assert_eq!(resolve(&[NODE], &[]).user(), "ec2-user");
+        assert_eq!(resolve(&[NODE], &[("SSMSSH_USER", "")]).user(), "ec2-user");
+    }
+
+    #[test]
+    fn identities_named_on_the_command_line_add_up_and_silence_the_environment() {
+        let env = [("SSMSSH_IDENTITY", "~/e")];
+        let settings = resolve(&["-o", "IdentityFile=~/b", "-i", "a", NODE], &env);
+        assert_eq!(settings.connection.identities, named(&["a", "/home/me/b"]));
+        assert_eq!(resolve(&[NODE], &env).connection.identities, named(&["/home/me/e"]));
+    }
+
+    #[test]
+    fn without_a_named_identity_the_usual_ones_are_tried() {
+        let IdentityFiles::Usual(paths) = resolve(&[NODE], &[]).connection.identities else { panic!("named") };
+        assert_eq!(paths, ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| Path::new("/home/me/.ssh").join(name)));
+    }
+
+    #[test]
+    fn known_hosts_are_kept_in_the_first_place_that_is_named() {
+        let path = |words: &[&str], env: &[(&str, &str)]| resolve(words, env).connection.known_hosts;
+        let env = [("SSMSSH_KNOWN_HOSTS", "/e"), ("XDG_STATE_HOME", "/state")];
+        assert_eq!(path(&["--known-hosts", "a", "-o", "UserKnownHostsFile=/b", NODE], &env), Path::new("a"));
+        assert_eq!(path(&["-o", "UserKnownHostsFile=~/b", NODE], &env), Path::new("/home/me/b"));
+        assert_eq!(path(&[NODE], &env), Path::new("/e"));
+        assert_eq!(path(&[NODE], &env[1..]), Path::new("/state/ssmssh/known_hosts"));
+        assert_eq!(path(&[NODE], &[("XDG_STATE_HOME", "rel")]), Path::new("/home/me/.local/state/ssmssh/known_hosts"));
+    }
+
+    #[test]
+    fn without_a_home_a_known_hosts_file_has_to_be_named() {
+        assert_eq!(try_resolve(&[NODE], &[]), Err(SettingsError::NoHome));
+        assert!(try_resolve(&["--known-hosts", "x", NODE], &[]).is_ok());
+    }
+
+    #[test]
+    fn command_words_are_joined_by_single_spaces() {
+        assert_eq!(resolve(&[NODE, "echo", "a  b", ""], &[]).command.as_deref(), Some(&b"echo a  b "[..]));
+        assert_eq!(resolve(&[NODE], &[]).command, None);
+    }
+
+    #[test]
+    fn flags_stand_above_the_option_of_the_same_meaning() {
+        let settings = resolve(&["-T", "-p", "1", "-q", "-o", "RequestTTY=force", "-o", "Port=2", NODE], &[]);
+        assert_eq!((settings.request_tty, settings.connection.port), (RequestTty::No, 1));
+        assert!(settings.connection.is_quiet());
+        let settings = resolve(&["-o", "RequestTTY=force", "-o", "Port=2", "-o", "LogLevel=DEBUG1", NODE], &[]);
+        assert_eq!((settings.request_tty, settings.connection.port), (RequestTty::Force, 2));
+        assert_eq!(settings.connection.log_level, LogLevel::Debug);
+    }
+
+    #[test]
+    fn variables_are_sent_by_pattern_and_set_by_name() {
+        let env = [("LC_ALL", "C"), ("LC_TIME", "de"), ("LANG", "en"), ("SECRET", "x")];
+        let settings = resolve(&["-o", "SendEnv=LC_* LAN?", "-o", "SetEnv=A=b", NODE], &env);
+        let expected = [("LC_ALL", "C"), ("LC_TIME", "de"), ("LANG", "en"), ("A", "b")];
+        assert_eq!(settings.remote_env, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn the_program_that_asks_is_used_as_ssh_would() {
+        let askpass = |env: &[(&str, &str)]| resolve(&[NODE], env).connection.askpass;
+        let program = ("SSH_ASKPASS", "/bin/ask");
+        let expected = |prefer| Some(Askpass { program: "/bin/ask".into(), prefer });
+        assert_eq!(askpass(&[program]), expected(false));
+        assert_eq!(askpass(&[program, ("SSH_ASKPASS_REQUIRE", "force")]), expected(true));
+        assert_eq!(askpass(&[program, ("SSH_ASKPASS_REQUIRE", "never")]), None);
+        assert_eq!(askpass(&[]), None);
+    }
+}

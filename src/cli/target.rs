@@ -1,0 +1,144 @@
+//! `[user@]NODE` and `[user@]NODE:path`, as people type them.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::stream::{TargetId, TargetIdError};
+
+/// A node and, where one was typed, the user to log in as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) user: Option<String>,
+    pub(crate) node: TargetId,
+}
+
+/// One side of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Operand {
+    /// A path on this machine.
+    Local(PathBuf),
+    /// A path on a node. Names there are bytes; an empty path is the login directory.
+    Remote { target: Target, path: Vec<u8> },
+}
+
+/// The text names no target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum TargetError {
+    #[error(transparent)]
+    Node(#[from] TargetIdError),
+    #[error("`{0}` has nothing before the `@`: expected `user@NODE`")]
+    EmptyUser(String),
+    #[error("`{0}` is not UTF-8, which the name of a user or a node must be")]
+    NotUtf8(String),
+    #[error("`{operand}` looks like a path on a node, but {source}; write `./{operand}` for a local file")]
+    NotARemotePath { operand: String, source: Box<TargetError> },
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    /// The user is all before the last `@`: names in a directory service may hold one themselves.
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let (user, node) = match text.rsplit_once('@') {
+            Some(("", _)) => return Err(TargetError::EmptyUser(text.to_owned())),
+            Some((user, node)) => (Some(user.to_owned()), node),
+            None => (None, text),
+        };
+        Ok(Self { user, node: TargetId::new(node)? })
+    }
+}
+
+impl Operand {
+    /// Remote when a colon comes before the first slash, as in scp. What looks remote and names no node is an error
+    /// rather than a local file of that name.
+    pub(crate) fn parse(text: &OsStr) -> Result<Self, TargetError> {
+        let bytes = text.as_bytes();
+        let boundary = bytes.iter().position(|byte| matches!(byte, b':' | b'/'));
+        let Some(colon) = boundary.filter(|at| bytes[*at] == b':') else {
+            return Ok(Self::Local(text.into()));
+        };
+        let (host, path) = (&bytes[..colon], &bytes[colon + 1..]);
+        let remote = |target| Self::Remote { target, path: path.to_vec() };
+        parse_bytes(host).map(remote).map_err(|source| {
+            let operand = text.to_string_lossy().into_owned();
+            TargetError::NotARemotePath { operand, source: Box::new(source) }
+        })
+    }
+}
+
+fn parse_bytes(host: &[u8]) -> Result<Target, TargetError> {
+    match String::from_utf8(host.to_vec()) {
+        Ok(text) => text.parse(),
+        Err(_) => Err(TargetError::NotUtf8(OsString::from_vec(host.to_vec()).to_string_lossy().into_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &str = "i-0123456789abcdef0";
+
+    fn target(user: Option<&str>) -> Target {
+        Target { user: user.map(str::to_owned), node: TargetId::new(NODE).unwrap() }
+    }
+
+    fn operand(text: impl AsRef<[u8]>) -> Result<Operand, TargetError> {
+        Operand::parse(OsStr::from_bytes(text.as_ref()))
+    }
+
+    #[test]
+    fn a_node_stands_alone_or_behind_a_user() {
+        assert_eq!(NODE.parse(), Ok(target(None)));
+        assert_eq!(format!("ubuntu@{NODE}").parse(), Ok(target(Some("ubuntu"))));
+    }
+
+    #[test]
+    fn a_user_name_may_hold_an_at_sign() {
+        assert_eq!(format!("me@corp.example@{NODE}").parse(), Ok(target(Some("me@corp.example"))));
+    }
+
+    #[test]
+    fn an_empty_user_is_refused() {
+        let text = format!("@{NODE}");
+        assert_eq!(text.parse::<Target>(), Err(TargetError::EmptyUser(text)));
+    }
+
+    #[test]
+    fn a_host_name_is_no_node() {
+        assert!(matches!("example.com".parse::<Target>(), Err(TargetError::Node(_))));
+    }
+
+    #[test]
+    fn a_colon_before_any_slash_makes_an_operand_remote() {
+        let remote = |path: &[u8]| Operand::Remote { target: target(Some("root")), path: path.to_vec() };
+        assert_eq!(operand(format!("root@{NODE}:/srv/a:b")), Ok(remote(b"/srv/a:b")));
+        assert_eq!(operand(format!("root@{NODE}:")), Ok(remote(b"")));
+    }
+
+    #[test]
+    fn a_slash_before_the_colon_or_no_colon_makes_it_local() {
+        for path in ["./a:b", "/a:b", "a", "", "..", "i-0123456789abcdef0"] {
+            assert_eq!(operand(path), Ok(Operand::Local(path.into())), "{path}");
+        }
+    }
+
+    #[test]
+    fn bytes_of_a_path_survive_on_either_side() {
+        let mut text = format!("{NODE}:").into_bytes();
+        text.extend(b"caf\xe9\n");
+        assert_eq!(operand(text), Ok(Operand::Remote { target: target(None), path: b"caf\xe9\n".to_vec() }));
+        assert_eq!(operand(b"caf\xe9"), Ok(Operand::Local(OsStr::from_bytes(b"caf\xe9").into())));
+    }
+
+    #[test]
+    fn what_looks_remote_but_names_no_node_says_how_to_mean_a_local_file() {
+        let error = operand("backup:today").unwrap_err().to_string();
+        assert!(error.contains("`backup` is not a node id"), "{error}");
+        assert!(error.ends_with("write `./backup:today` for a local file"), "{error}");
+        assert!(operand(b"\xff:x").unwrap_err().to_string().contains("not UTF-8"));
+    }
+}
