@@ -1,1 +1,320 @@
-//! Skeleton.
+//! An SSH client over any byte stream.
+//!
+//! ```no_run
+//! # async fn example(stream: tokio::net::TcpStream) -> Result<(), Box<dyn std::error::Error>> {
+//! use ssmssh::ssh::{HostKeyCheck, KeyFile, SessionBuilder, StrictHostKeyChecking};
+//!
+//! let key = KeyFile::open("key.pem")?.decode(None)?;
+//! let hosts = HostKeyCheck::new(StrictHostKeyChecking::AcceptNew, "known_hosts".into(), "node", 22);
+//! let session = SessionBuilder::new("ec2-user").identity(key).host_keys(hosts).connect(stream).await?;
+//! let output = session.command("uname -a").output().await?;
+//! assert!(output.status.success());
+//! session.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The protocol is russh's. What is here is everything around it: which keys are read and how they are tried, which host
+//! keys are believed, and commands in the manner of `std::process`.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use russh::{
+    Channel, Disconnect,
+    client::{Handle, Msg},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+
+mod algorithms;
+mod auth;
+mod channel;
+mod command;
+mod error;
+mod handler;
+mod host_key;
+mod key;
+mod pipe;
+mod pty;
+mod transport;
+
+use handler::{Events, HandlerError};
+use transport::{Transport, TransportState};
+
+pub use command::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Subsystem};
+pub use error::{AuthenticationError, Lost, SshError};
+pub use host_key::{HostKey, HostKeyCheck, HostKeyError, StrictHostKeyChecking};
+pub use key::{KeyError, KeyFile, PrivateKey};
+pub use pty::{Pty, PtyMode};
+pub use transport::TransportError;
+
+/// The window of a session for people: what the server may have on its way when Ctrl-C is pressed.
+///
+/// Twice what a link of 1 MB/s carries in 100 ms, because russh opens it again when half is used.
+const INTERACTIVE_WINDOW: u32 = 256 * 1024;
+/// The window of a session for data, four seconds of a link of 1 MB/s.
+const BULK_WINDOW: u32 = 4 * 1024 * 1024;
+/// The largest packet that OpenSSH sends on a session channel.
+const MAX_PACKET: u32 = 32 * 1024;
+/// Messages of at most `MAX_PACKET` that wait inside russh for one channel's task.
+const CHANNEL_QUEUE: usize = 32;
+
+/// What a [`Session`] needs to know before it connects.
+pub struct SessionBuilder {
+    user: String,
+    identities: Vec<PrivateKey>,
+    host_keys: Option<HostKeyCheck>,
+    on_banner: Option<Banner>,
+    interactive: bool,
+    keepalive: Option<Duration>,
+}
+
+type Banner = Box<dyn FnMut(&str) + Send>;
+
+impl SessionBuilder {
+    /// A session for `user` that knows no key yet.
+    pub fn new(user: impl Into<String>) -> Self {
+        Self {
+            user: user.into(),
+            identities: Vec::new(),
+            host_keys: None,
+            on_banner: None,
+            interactive: false,
+            keepalive: None,
+        }
+    }
+
+    /// Adds a private key to log in with. Keys are tried in the order given; servers allow about six.
+    #[must_use]
+    pub fn identity(mut self, key: PrivateKey) -> Self {
+        self.identities.push(key);
+        self
+    }
+
+    /// Says which host keys are accepted. Without it none is.
+    #[must_use]
+    pub fn host_keys(mut self, check: HostKeyCheck) -> Self {
+        self.host_keys = Some(check);
+        self
+    }
+
+    /// Receives the banner that some servers send before the login. Text from the network: do not print it to a terminal
+    /// unfiltered. Default: it is ignored.
+    #[must_use]
+    pub fn on_banner(mut self, show: impl FnMut(&str) + Send + 'static) -> Self {
+        self.on_banner = Some(Box::new(show));
+        self
+    }
+
+    /// Whether a person sits in front of it. The server may then have only 256 KiB of output on its way, so that Ctrl-C
+    /// does not wait behind more than that; otherwise 4 MiB, for throughput. Default: no.
+    #[must_use]
+    pub fn interactive(mut self, yes: bool) -> Self {
+        self.interactive = yes;
+        self
+    }
+
+    /// Asks the server for a sign of life after so long without one, and gives up after the third that is not answered.
+    /// Default: never, the stream below is trusted to notice.
+    #[must_use]
+    pub fn keepalive(mut self, interval: Duration) -> Self {
+        self.keepalive = Some(interval);
+        self
+    }
+
+    /// Speaks SSH over the stream: key exchange, check of the host key, login. Nothing but the key exchange is sent
+    /// before the host key is accepted.
+    ///
+    /// Cancelling it gives up the connection and drops the stream.
+    pub async fn connect<S>(self, stream: S) -> Result<Session, SshError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let started = Instant::now();
+        let check = Arc::new(self.host_keys.unwrap_or_else(HostKeyCheck::none));
+        let config = config(algorithms::preferred(&check.known_algorithms().await?), self.interactive, self.keepalive);
+        let (stream, transport) = Transport::new(stream);
+        let cut = CutOnDrop(Some(Arc::clone(&transport)));
+        let (events, shared) = Events::new(check, self.on_banner, transport);
+        let host_key = events.host_key();
+        let mut handle = match russh::client::connect_stream(Arc::new(config), stream, events).await {
+            Ok(handle) => handle,
+            Err(error) => return Err(shared.why(error).await),
+        };
+        stage("key exchange", started);
+        let started = Instant::now();
+        auth::authenticate(&mut handle, &shared, &self.user, &self.identities).await?;
+        stage("authentication", started);
+        cut.disarm();
+        let host_key = host_key.get().cloned();
+        Ok(Session { handle, shared, host_key })
+    }
+}
+
+impl fmt::Debug for SessionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionBuilder")
+            .field("user", &self.user)
+            .field("identities", &self.identities)
+            .field("host_keys", &self.host_keys)
+            .finish_non_exhaustive()
+    }
+}
+
+fn config(preferred: russh::Preferred, interactive: bool, keepalive: Option<Duration>) -> russh::client::Config {
+    russh::client::Config {
+        client_id: russh::SshId::Standard(
+            concat!("SSH-2.0-", env!("CARGO_PKG_NAME"), "_", env!("CARGO_PKG_VERSION")).into(),
+        ),
+        window_size: if interactive { INTERACTIVE_WINDOW } else { BULK_WINDOW },
+        maximum_packet_size: MAX_PACKET,
+        channel_buffer_size: CHANNEL_QUEUE,
+        keepalive_interval: keepalive,
+        keepalive_max: 3,
+        preferred,
+        ..russh::client::Config::default()
+    }
+}
+
+/// Cuts the stream when a connection attempt is cancelled: russh's task would hold it until the server answers.
+struct CutOnDrop(Option<Arc<TransportState>>);
+
+impl CutOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        if let Some(transport) = &self.0 {
+            transport.abort();
+        }
+    }
+}
+
+/// An authenticated SSH session: any number of commands and subsystems over one stream.
+///
+/// Dropping it leaves what runs on it alone; the connection ends when the last [`Child`] and [`Subsystem`] is dropped as
+/// well, without a word to the server. [`Session::close`] is the orderly end.
+pub struct Session {
+    handle: Handle<Events>,
+    shared: Arc<Shared>,
+    host_key: Option<HostKey>,
+}
+
+impl Session {
+    /// A command for the user's shell on the remote side to run.
+    pub fn command(&self, command: impl Into<Vec<u8>>) -> Command<'_> {
+        Command::exec(self, command.into())
+    }
+
+    /// The user's login shell.
+    pub fn shell(&self) -> Command<'_> {
+        Command::shell(self)
+    }
+
+    /// Starts a subsystem, such as `sftp`. This takes one round trip: the answer to the request is not waited for, so a
+    /// server that refuses it shows in the first read ([`SshError::RequestRefused`], see [`SshError::from_io`]).
+    ///
+    /// Cancelling it may leave an unused channel open until the session ends.
+    pub async fn subsystem(&self, name: &str) -> Result<Subsystem, SshError> {
+        Subsystem::open(self, name).await
+    }
+
+    /// The server's host key, as it was accepted.
+    pub fn host_key(&self) -> Option<&HostKey> {
+        self.host_key.as_ref()
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    /// Tells the server goodbye, shuts the stream down and drops it. Commands that still run lose their channel.
+    ///
+    /// Fails if the stream does while it is shut down. Cancelling it cuts the stream off and drops it.
+    pub async fn close(mut self) -> Result<(), SshError> {
+        let cut = CutOnDrop(Some(Arc::clone(&self.shared.transport)));
+        let was_open = !self.is_closed();
+        self.shared.closing.send_replace(true);
+        let _ = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
+        // The connection's task reports any end as an error; the stream's own is the one that counts.
+        let _ = (&mut self.handle).await;
+        cut.disarm();
+        match self.shared.transport.error() {
+            Some(error) if was_open => Err(Lost::Transport(error).into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn open_channel(&self) -> Result<Channel<Msg>, SshError> {
+        match self.handle.channel_open_session().await {
+            Ok(channel) => Ok(channel),
+            Err(russh::Error::ChannelOpenFailure(failure)) => {
+                Err(SshError::ChannelRefused { reason: failure.description().to_owned() })
+            }
+            Err(_) => Err(self.shared.lost().await.into()),
+        }
+    }
+
+    /// A message to the connection's task fails only when that has ended.
+    async fn sent(&self, result: Result<(), russh::Error>) -> Result<(), SshError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.shared.lost().await.into()),
+        }
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("host_key", &self.host_key).finish_non_exhaustive()
+    }
+}
+
+/// What a session, its channels and the connection's task have in common.
+#[derive(Debug)]
+struct Shared {
+    transport: Arc<TransportState>,
+    ended: watch::Receiver<Option<Lost>>,
+    closing: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// How the connection ended; waits for the connection's task to say so.
+    async fn lost(&self) -> Lost {
+        let ended = self.ended.clone().wait_for(Option::is_some).await.map_or(None, |ended| ended.clone());
+        ended.unwrap_or_else(|| self.transport.error().map_or(Lost::Eof, Lost::Transport))
+    }
+
+    /// Why the connection's task gave up before there was a session.
+    async fn why(&self, error: HandlerError) -> SshError {
+        match error {
+            HandlerError::HostKey(error) => error.into(),
+            HandlerError::Russh(russh::Error::Disconnect) => self.lost().await.into(),
+            HandlerError::Russh(error) => Lost::new(error, self.transport.error()).into(),
+        }
+    }
+
+    /// Returns when this side closes the session.
+    async fn closing(&self) {
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+}
+
+fn stage(stage: &'static str, since: Instant) {
+    let elapsed = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::info!(target: "ssmssh::stage", stage, elapsed_us = elapsed);
+}

@@ -1,0 +1,141 @@
+//! Logging in: which identity is tried when, and with which signature.
+
+use russh::{
+    MethodSet,
+    client::{AuthResult, Handle},
+    keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg},
+};
+
+use super::{AuthenticationError, Lost, PrivateKey, Shared, SshError, handler::Events};
+
+/// Tries the identities in their order until one is let in.
+pub(super) async fn authenticate(
+    handle: &mut Handle<Events>,
+    shared: &Shared,
+    user: &str,
+    identities: &[PrivateKey],
+) -> Result<(), SshError> {
+    let mut login = Login { handle, shared, user, tried: Vec::new(), rsa: RsaHashes::Unknown };
+    let mut methods = None;
+    for key in identities {
+        match login.try_key(key).await? {
+            None => return Ok(()),
+            Some(offered) => {
+                let keys_allowed = offered.iter().any(|method| method == "publickey");
+                methods = Some(offered);
+                if !keys_allowed {
+                    break;
+                }
+            }
+        }
+    }
+    let tried = login.tried.clone();
+    let user = user.to_owned();
+    Err(match methods {
+        Some(methods) => AuthenticationError::Refused { user, tried, methods }.into(),
+        None => return login.without_key().await,
+    })
+}
+
+/// What is known about the server's `server-sig-algs`.
+enum RsaHashes {
+    Unknown,
+    /// The server did not say, or says that it takes none of SHA-2.
+    Any,
+    Only(HashAlg),
+}
+
+struct Login<'a> {
+    handle: &'a mut Handle<Events>,
+    shared: &'a Shared,
+    user: &'a str,
+    tried: Vec<String>,
+    rsa: RsaHashes,
+}
+
+/// The methods that the server still offers; nothing when it let us in.
+type Offered = Option<Vec<String>>;
+
+impl Login<'_> {
+    async fn try_key(&mut self, key: &PrivateKey) -> Result<Offered, SshError> {
+        self.tried.push(key.describe());
+        if !matches!(key.inner().algorithm(), Algorithm::Rsa { .. }) {
+            return self.sign_in(key, None).await;
+        }
+        if self.tried.len() > 1 {
+            self.ask_for_rsa_hashes().await;
+        }
+        if let RsaHashes::Only(hash) = self.rsa {
+            return self.sign_in(key, Some(hash)).await;
+        }
+        // The list of what the server takes comes with the answer to the key exchange, but russh waits a second for a
+        // server that sends none. Nearly all take SHA-512, so the list is consulted only after a refusal.
+        let offered = self.sign_in(key, Some(HashAlg::Sha512)).await?;
+        if offered.is_none() {
+            return Ok(None);
+        }
+        self.ask_for_rsa_hashes().await;
+        match self.rsa {
+            RsaHashes::Only(HashAlg::Sha512) => Ok(offered),
+            _ => self.sign_in(key, Some(HashAlg::Sha256)).await,
+        }
+    }
+
+    async fn ask_for_rsa_hashes(&mut self) {
+        if matches!(self.rsa, RsaHashes::Unknown) {
+            self.rsa = match self.handle.best_supported_rsa_hash().await {
+                Ok(Some(Some(hash))) => RsaHashes::Only(hash),
+                _ => RsaHashes::Any,
+            };
+        }
+    }
+
+    async fn sign_in(&mut self, key: &PrivateKey, hash: Option<HashAlg>) -> Result<Offered, SshError> {
+        let signer = PrivateKeyWithHashAlg::new(key.inner(), hash);
+        let result = self.handle.authenticate_publickey(self.user, signer).await;
+        self.answer(result, &key.describe()).await
+    }
+
+    /// Some servers let a user in without any proof; the others say what they want.
+    async fn without_key(&mut self) -> Result<(), SshError> {
+        let result = self.handle.authenticate_none(self.user).await;
+        match self.answer(result, "no key").await? {
+            None => Ok(()),
+            Some(methods) => Err(AuthenticationError::NoIdentity { user: self.user.to_owned(), methods }.into()),
+        }
+    }
+
+    async fn answer(&self, result: Result<AuthResult, russh::Error>, key: &str) -> Result<Offered, SshError> {
+        match result {
+            Ok(AuthResult::Success) => Ok(None),
+            Ok(AuthResult::Failure { remaining_methods, partial_success: true }) => {
+                let (user, key) = (self.user.to_owned(), key.to_owned());
+                Err(AuthenticationError::MoreRequired { user, key, methods: names(&remaining_methods) }.into())
+            }
+            // russh reports the end of the connection as a refusal with nothing left to try.
+            Ok(AuthResult::Failure { remaining_methods, .. }) if !remaining_methods.is_empty() => {
+                Ok(Some(names(&remaining_methods)))
+            }
+            Ok(AuthResult::Failure { .. }) | Err(_) => Err(self.disconnected().await),
+        }
+    }
+
+    async fn disconnected(&self) -> SshError {
+        let lost = self.shared.lost().await;
+        match lost {
+            // russh ends the connection when the server offers no method that it knows.
+            Lost::Protocol(error) if matches!(error.downcast_ref(), Some(russh::Error::NoAuthMethod)) => {
+                let (user, tried) = (self.user.to_owned(), self.tried.clone());
+                AuthenticationError::Refused { user, tried, methods: Vec::new() }.into()
+            }
+            Lost::Transport(_) => lost.into(),
+            lost => {
+                AuthenticationError::Disconnected { user: self.user.to_owned(), tried: self.tried.clone(), lost }.into()
+            }
+        }
+    }
+}
+
+fn names(methods: &MethodSet) -> Vec<String> {
+    methods.iter().map(String::from).collect()
+}

@@ -1,0 +1,204 @@
+//! The task behind an open channel: it moves bytes between russh and the pipes that the caller holds.
+//!
+//! russh answers for the flow control of a channel: it opens the window again as soon as data arrives, whoever reads it or
+//! not, and its loop waits while a channel's queue is full. So whatever arrives is taken at once into pipes with a
+//! limit; when a reader is so slow that they fill, the whole connection waits for it.
+
+use std::{collections::VecDeque, future::pending, sync::Arc, time::Instant};
+
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig, client::Msg};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Lost, Shared,
+    command::ExitStatus,
+    pipe::{PipeReader, PipeWriter, pipe},
+};
+
+/// Bytes that wait in each direction of a channel for whoever is slower.
+const PIPE_LIMIT: usize = 256 * 1024;
+/// Stderr of a remote process, in `SSH_MSG_CHANNEL_EXTENDED_DATA`.
+const STDERR: u32 = 1;
+
+/// How a channel ended for its user.
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    Exit(ExitStatus),
+    NoExitStatus,
+    Refused { request: String },
+    Lost(Lost),
+}
+
+/// What a [`super::Child`] can ask of its channel beside bytes.
+#[derive(Debug)]
+pub(super) enum Control {
+    Resize { cols: u32, rows: u32, width_px: u32, height_px: u32 },
+    Signal(String),
+}
+
+/// The caller's side of a channel. The channel is closed when the last clone of `control` is dropped.
+pub(super) struct Ends {
+    pub(super) stdin: PipeWriter,
+    pub(super) stdout: PipeReader,
+    pub(super) stderr: PipeReader,
+    pub(super) control: mpsc::Sender<Control>,
+    pub(super) outcome: watch::Receiver<Option<Outcome>>,
+}
+
+/// Starts the task of a channel on which `requests`, in this order, still have to be answered.
+pub(super) fn start(channel: Channel<Msg>, requests: VecDeque<String>, opened: Instant, shared: Arc<Shared>) -> Ends {
+    let (stdin, stdin_out) = pipe(PIPE_LIMIT);
+    let (stdout_in, stdout) = pipe(PIPE_LIMIT);
+    let (stderr_in, stderr) = pipe(PIPE_LIMIT);
+    let (control, control_out) = mpsc::channel(4);
+    let (outcome_in, outcome) = watch::channel(None);
+    let (read, write) = channel.split();
+    let incoming = Incoming { requests, opened, stdout: stdout_in, stderr: stderr_in, outcome: outcome_in };
+    tokio::spawn(run(read, write, stdin_out, control_out, incoming, shared));
+    Ends { stdin, stdout, stderr, control, outcome }
+}
+
+async fn run(
+    mut read: ChannelReadHalf,
+    write: ChannelWriteHalf<Msg>,
+    stdin: PipeReader,
+    control: mpsc::Receiver<Control>,
+    mut incoming: Incoming,
+    shared: Arc<Shared>,
+) {
+    let end = tokio::select! {
+        end = incoming.receive(&mut read) => end,
+        () = send(&write, stdin, control) => End::Abandoned,
+        () = shared.closing() => End::Abandoned,
+    };
+    // The loop of russh must not wait for a channel that nobody takes messages from.
+    drop(read);
+    match end {
+        End::Closed => incoming.finish(Outcome::NoExitStatus),
+        End::Refused { request } => {
+            let _ = write.close().await;
+            incoming.fail(&Outcome::Refused { request });
+        }
+        End::Abandoned => incoming.fail(&Outcome::Lost(Lost::Closed)),
+        End::Lost => incoming.fail(&Outcome::Lost(shared.lost().await)),
+    }
+}
+
+enum End {
+    /// The server closed the channel.
+    Closed,
+    Refused {
+        request: String,
+    },
+    /// This side closed the channel or the whole session.
+    Abandoned,
+    /// The connection ended.
+    Lost,
+}
+
+/// Sends what the caller writes; returns when the caller holds nothing of the channel any more.
+async fn send(write: &ChannelWriteHalf<Msg>, mut stdin: PipeReader, mut control: mpsc::Receiver<Control>) {
+    let data = async {
+        while let Some(chunk) = stdin.recv().await {
+            if write.data_bytes(chunk).await.is_err() {
+                break;
+            }
+        }
+        let _ = write.eof().await;
+        pending::<()>().await;
+    };
+    let requests = async {
+        while let Some(request) = control.recv().await {
+            let _ = match request {
+                Control::Resize { cols, rows, width_px, height_px } => {
+                    write.window_change(cols, rows, width_px, height_px).await
+                }
+                Control::Signal(name) => write.signal(Sig::Custom(name)).await,
+            };
+        }
+        let _ = write.close().await;
+    };
+    tokio::select! {
+        () = data => {}
+        () = requests => {}
+    }
+}
+
+struct Incoming {
+    requests: VecDeque<String>,
+    opened: Instant,
+    stdout: PipeWriter,
+    stderr: PipeWriter,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+impl Incoming {
+    async fn receive(&mut self, read: &mut ChannelReadHalf) -> End {
+        while let Some(message) = read.wait().await {
+            match message {
+                // A stream that nobody reads is discarded.
+                ChannelMsg::Data { data } => drop(self.stdout.send(data).await),
+                ChannelMsg::ExtendedData { data, ext: STDERR } => drop(self.stderr.send(data).await),
+                ChannelMsg::Eof => self.end_streams(),
+                ChannelMsg::Success => self.granted(),
+                ChannelMsg::Failure => {
+                    return End::Refused { request: self.requests.pop_front().unwrap_or_default() };
+                }
+                ChannelMsg::ExitStatus { exit_status } => self.settle(Outcome::Exit(ExitStatus::exited(exit_status))),
+                ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, .. } => {
+                    let status = ExitStatus::killed(signal_text(signal_name), core_dumped, error_message);
+                    self.settle(Outcome::Exit(status));
+                }
+                ChannelMsg::Close => return End::Closed,
+                _ => {}
+            }
+        }
+        End::Lost
+    }
+
+    fn granted(&mut self) {
+        if self.requests.pop_front().is_some() && self.requests.is_empty() {
+            super::stage("channel", self.opened);
+        }
+    }
+
+    fn end_streams(&mut self) {
+        self.stdout.finish();
+        self.stderr.finish();
+    }
+
+    fn finish(mut self, outcome: Outcome) {
+        self.end_streams();
+        self.settle(outcome);
+    }
+
+    fn fail(mut self, outcome: &Outcome) {
+        self.stdout.fail(outcome.clone());
+        self.stderr.fail(outcome.clone());
+        self.settle(outcome.clone());
+    }
+
+    /// The first outcome counts.
+    fn settle(&self, outcome: Outcome) {
+        self.outcome.send_if_modified(|current| current.is_none() && current.replace(outcome).is_none());
+    }
+}
+
+fn signal_text(signal: Sig) -> String {
+    let name = match signal {
+        Sig::ABRT => "ABRT",
+        Sig::ALRM => "ALRM",
+        Sig::FPE => "FPE",
+        Sig::HUP => "HUP",
+        Sig::ILL => "ILL",
+        Sig::INT => "INT",
+        Sig::KILL => "KILL",
+        Sig::PIPE => "PIPE",
+        Sig::QUIT => "QUIT",
+        Sig::SEGV => "SEGV",
+        Sig::TERM => "TERM",
+        Sig::USR1 => "USR1",
+        Sig::Custom(name) => return name,
+    };
+    name.to_owned()
+}

@@ -1,0 +1,343 @@
+//! Commands on the remote side, in the manner of `std::process`.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    sync::{mpsc, watch},
+};
+
+use super::{
+    Lost, Session, SshError,
+    channel::{self, Control, Ends, Outcome},
+    pipe::{PipeReader, PipeWriter},
+    pty::Pty,
+};
+
+/// A command, or the login shell, that is about to run on the remote side.
+#[must_use = "a command does nothing until it is spawned"]
+pub struct Command<'a> {
+    session: &'a Session,
+    program: Program,
+    pty: Option<Pty>,
+    env: Vec<(String, String)>,
+}
+
+enum Program {
+    Shell,
+    Exec(Vec<u8>),
+}
+
+impl<'a> Command<'a> {
+    pub(super) fn exec(session: &'a Session, command: Vec<u8>) -> Self {
+        Self { session, program: Program::Exec(command), pty: None, env: Vec::new() }
+    }
+
+    pub(super) fn shell(session: &'a Session) -> Self {
+        Self { session, program: Program::Shell, pty: None, env: Vec::new() }
+    }
+
+    /// Runs it on a pseudo-terminal. Its stderr then arrives as stdout, as on every terminal.
+    pub fn pty(mut self, pty: Pty) -> Self {
+        self.pty = Some(pty);
+        self
+    }
+
+    /// Asks for an environment variable. Servers ignore those that their configuration does not list (`AcceptEnv`).
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Opens a channel and starts the command. This takes one round trip: the requests for the terminal, the
+    /// environment and the command leave together, and their answers are not waited for. When the server refuses one of
+    /// them, [`Child::wait`] and reads from its streams report [`SshError::RequestRefused`].
+    ///
+    /// Cancelling it may leave an unused channel open until the session ends.
+    pub async fn spawn(self) -> Result<Child, SshError> {
+        let opened = Instant::now();
+        let channel = self.session.open_channel().await?;
+        let mut requests = VecDeque::new();
+        if let Some(pty) = &self.pty {
+            let modes = pty.russh_modes();
+            let sent =
+                channel.request_pty(true, &pty.term, pty.cols, pty.rows, pty.width_px, pty.height_px, &modes).await;
+            self.session.sent(sent).await?;
+            requests.push_back("a pseudo-terminal".to_owned());
+        }
+        for (name, value) in self.env {
+            let sent = channel.set_env(false, name, value).await;
+            self.session.sent(sent).await?;
+        }
+        let sent = match self.program {
+            Program::Shell => {
+                requests.push_back("a shell".to_owned());
+                channel.request_shell(true).await
+            }
+            Program::Exec(command) => {
+                requests.push_back("the command".to_owned());
+                channel.exec(true, command).await
+            }
+        };
+        self.session.sent(sent).await?;
+        Ok(Child::new(channel::start(channel, requests, opened, self.session.shared())))
+    }
+
+    /// Runs it with an empty stdin and collects all that it prints, without a limit.
+    ///
+    /// Cancelling it closes the channel, as dropping a [`Child`] does.
+    pub async fn output(self) -> Result<Output, SshError> {
+        let mut child = self.spawn().await?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (status, stdout, stderr) = tokio::join!(child.wait(), collect(stdout), collect(stderr));
+        let status = status?;
+        Ok(Output { status, stdout: stdout.map_err(unwrap_io)?, stderr: stderr.map_err(unwrap_io)? })
+    }
+
+    /// Runs it with an empty stdin and discards what it prints.
+    ///
+    /// Cancelling it closes the channel, as dropping a [`Child`] does.
+    pub async fn status(self) -> Result<ExitStatus, SshError> {
+        let mut child = self.spawn().await?;
+        drop((child.stdout.take(), child.stderr.take()));
+        child.wait().await
+    }
+}
+
+async fn collect(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    if let Some(mut stream) = stream {
+        stream.read_to_end(&mut all).await?;
+    }
+    Ok(all)
+}
+
+/// The streams of this module fail with nothing but an `SshError`.
+fn unwrap_io(error: io::Error) -> SshError {
+    error.downcast::<SshError>().unwrap_or(SshError::Lost(Lost::Eof))
+}
+
+/// What a finished command printed, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to stdout.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr.
+    pub stderr: Vec<u8>,
+}
+
+/// A running command.
+///
+/// Its channel is closed when it and the streams taken out of it are all dropped; the server then usually sends the
+/// command a SIGHUP. Closing or dropping the [`Session`] does not wait for it.
+///
+/// A stream that stays inside and is not read stops the command once the buffers between are full, and with it,
+/// SSH having one window for both and russh one loop for all channels, every other stream of the session. Drop a stream that
+/// is not wanted: what arrives for it is then discarded.
+#[derive(Debug)]
+pub struct Child {
+    /// Bytes for the command. Shutting it down or dropping it is the command's end of file.
+    pub stdin: Option<ChildStdin>,
+    /// Bytes from the command.
+    pub stdout: Option<ChildStdout>,
+    /// Bytes from the command's stderr; empty with a pseudo-terminal.
+    pub stderr: Option<ChildStderr>,
+    control: mpsc::Sender<Control>,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Child {
+    fn new(ends: Ends) -> Self {
+        let Ends { stdin, stdout, stderr, control, outcome } = ends;
+        Self {
+            stdin: Some(ChildStdin { pipe: stdin, _channel: control.clone() }),
+            stdout: Some(ChildStdout { pipe: stdout, _channel: control.clone() }),
+            stderr: Some(ChildStderr { pipe: stderr, _channel: control.clone() }),
+            control,
+            outcome,
+        }
+    }
+
+    /// Waits until the server has said how the command ended. What it printed may still be waiting in its streams.
+    ///
+    /// Drops `stdin` if it is still here, so that a command that reads to the end of file ends. A connection that is lost
+    /// before the status arrives is an error, never a status.
+    ///
+    /// Cancel safe, and may be called again.
+    pub async fn wait(&mut self) -> Result<ExitStatus, SshError> {
+        drop(self.stdin.take());
+        let outcome = self.outcome.wait_for(Option::is_some).await.map_or(None, |outcome| outcome.clone());
+        match outcome {
+            Some(Outcome::Exit(status)) => Ok(status),
+            Some(other) => Err(other.into()),
+            None => Err(Lost::Closed.into()),
+        }
+    }
+
+    /// Tells the remote terminal its new size. Without effect once the channel is closed.
+    ///
+    /// Cancelling it may leave the size unsent.
+    pub async fn resize(&self, cols: u32, rows: u32, width_px: u32, height_px: u32) {
+        let _ = self.control.send(Control::Resize { cols, rows, width_px, height_px }).await;
+    }
+
+    /// Sends a signal, named as in `TERM` or `INT`. Servers may ignore it; OpenSSH passes it on since 8.1.
+    ///
+    /// Cancelling it may leave the signal unsent.
+    pub async fn signal(&self, name: &str) {
+        let _ = self.control.send(Control::Signal(name.to_owned())).await;
+    }
+}
+
+/// The stdin of a [`Child`]. What is written counts as taken when it is queued for the connection; a queue of 256 KiB
+/// and the server's window hold back a writer that is too fast.
+#[derive(Debug)]
+pub struct ChildStdin {
+    pipe: PipeWriter,
+    _channel: mpsc::Sender<Control>,
+}
+
+/// The stdout of a [`Child`]. It ends with an error unless the command itself ended it.
+#[derive(Debug)]
+pub struct ChildStdout {
+    pipe: PipeReader,
+    _channel: mpsc::Sender<Control>,
+}
+
+/// The stderr of a [`Child`]. It ends with an error unless the command itself ended it.
+#[derive(Debug)]
+pub struct ChildStderr {
+    pipe: PipeReader,
+    _channel: mpsc::Sender<Control>,
+}
+
+/// A subsystem of the server, such as `sftp`, as a stream both ways.
+///
+/// When the server has no such subsystem, the first read fails with [`SshError::RequestRefused`] inside. Shutting it
+/// down is the subsystem's end of file; dropping it closes the channel.
+#[derive(Debug)]
+pub struct Subsystem {
+    stdin: PipeWriter,
+    stdout: PipeReader,
+    _channel: mpsc::Sender<Control>,
+}
+
+impl Subsystem {
+    pub(super) async fn open(session: &Session, name: &str) -> Result<Self, SshError> {
+        let opened = Instant::now();
+        let channel = session.open_channel().await?;
+        let sent = channel.request_subsystem(true, name).await;
+        session.sent(sent).await?;
+        let requests = VecDeque::from([format!("the subsystem {name:?}")]);
+        let Ends { stdin, stdout, control, .. } = channel::start(channel, requests, opened, session.shared());
+        Ok(Self { stdin, stdout, _channel: control })
+    }
+}
+
+macro_rules! delegate {
+    (read $type:ty, $field:ident) => {
+        impl AsyncRead for $type {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_read(cx, buf)
+            }
+        }
+    };
+    (write $type:ty, $field:ident) => {
+        impl AsyncWrite for $type {
+            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.$field).poll_write(cx, buf)
+            }
+
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_flush(cx)
+            }
+
+            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_shutdown(cx)
+            }
+        }
+    };
+}
+
+delegate!(write ChildStdin, pipe);
+delegate!(read ChildStdout, pipe);
+delegate!(read ChildStderr, pipe);
+delegate!(write Subsystem, stdin);
+delegate!(read Subsystem, stdout);
+
+/// How a command ended: with a code of its own, or by a signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitStatus(Ending);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ending {
+    Exited(u32),
+    Killed { signal: String, core_dumped: bool, message: String },
+}
+
+impl ExitStatus {
+    pub(super) fn exited(code: u32) -> Self {
+        Self(Ending::Exited(code))
+    }
+
+    pub(super) fn killed(signal: String, core_dumped: bool, message: String) -> Self {
+        Self(Ending::Killed { signal, core_dumped, message })
+    }
+
+    /// Whether the command exited with code 0.
+    pub fn success(&self) -> bool {
+        self.code() == Some(0)
+    }
+
+    /// The command's exit code, unless a signal ended it.
+    pub fn code(&self) -> Option<u32> {
+        match self.0 {
+            Ending::Exited(code) => Some(code),
+            Ending::Killed { .. } => None,
+        }
+    }
+
+    /// The signal that ended the command, without `SIG`: `TERM`, `KILL`.
+    pub fn signal(&self) -> Option<&str> {
+        match &self.0 {
+            Ending::Exited(_) => None,
+            Ending::Killed { signal, .. } => Some(signal),
+        }
+    }
+
+    /// Whether the command left a core dump.
+    pub fn core_dumped(&self) -> bool {
+        matches!(self.0, Ending::Killed { core_dumped: true, .. })
+    }
+
+    /// The server's words about a signal, mostly empty. Text from the network: do not print it to a terminal
+    /// unfiltered.
+    pub fn message(&self) -> Option<&str> {
+        match &self.0 {
+            Ending::Killed { message, .. } if !message.is_empty() => Some(message),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Ending::Exited(code) => write!(f, "exit code {code}"),
+            Ending::Killed { signal, core_dumped: false, .. } => write!(f, "killed by SIG{signal}"),
+            Ending::Killed { signal, core_dumped: true, .. } => write!(f, "killed by SIG{signal}, core dumped"),
+        }
+    }
+}

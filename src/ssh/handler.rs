@@ -1,0 +1,180 @@
+//! What russh asks and tells in the course of a connection.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use russh::{
+    Channel,
+    client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session},
+    keys::PublicKeyOrCertificate,
+};
+use tokio::sync::watch;
+
+use super::{
+    Banner, Lost, Shared,
+    host_key::{HostKey, HostKeyCheck, HostKeyError},
+    transport::TransportState,
+};
+
+pub(super) struct Events {
+    check: Arc<HostKeyCheck>,
+    host_key: Arc<OnceLock<HostKey>>,
+    on_banner: Option<Banner>,
+    transport: Arc<TransportState>,
+    ended: watch::Sender<Option<Lost>>,
+}
+
+impl Events {
+    pub(super) fn new(
+        check: Arc<HostKeyCheck>,
+        on_banner: Option<Banner>,
+        transport: Arc<TransportState>,
+    ) -> (Self, Arc<Shared>) {
+        let (ended, ended_out) = watch::channel(None);
+        let shared = Shared { transport: Arc::clone(&transport), ended: ended_out, closing: watch::Sender::new(false) };
+        (Self { check, host_key: Arc::default(), on_banner, transport, ended }, Arc::new(shared))
+    }
+
+    /// Filled when the host key has been accepted.
+    pub(super) fn host_key(&self) -> Arc<OnceLock<HostKey>> {
+        Arc::clone(&self.host_key)
+    }
+}
+
+/// Why the connection's task ends.
+#[derive(Debug)]
+pub(super) enum HandlerError {
+    Russh(russh::Error),
+    HostKey(HostKeyError),
+}
+
+impl From<russh::Error> for HandlerError {
+    fn from(error: russh::Error) -> Self {
+        Self::Russh(error)
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Russh(error) => error.fmt(f),
+            Self::HostKey(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Handler for Events {
+    type Error = HandlerError;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, HandlerError> {
+        // Certificates are never offered, so a server has no business showing one.
+        if shown.certificate().is_some() {
+            return Ok(false);
+        }
+        let accepted = self.check.check(&shown.public_key()).await.map_err(HandlerError::HostKey)?;
+        let _ = self.host_key.set(accepted);
+        Ok(true)
+    }
+
+    async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), HandlerError> {
+        if let Some(show) = &mut self.on_banner {
+            show(banner);
+        }
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<HandlerError>) -> Result<(), HandlerError> {
+        let (lost, result) = match reason {
+            DisconnectReason::ReceivedDisconnect(info) => {
+                (Lost::ByServer { code: info.reason_code as u32, message: info.message }, Ok(()))
+            }
+            DisconnectReason::Error(HandlerError::Russh(error)) => {
+                (Lost::new(error, self.transport.error()), Err(russh::Error::Disconnect.into()))
+            }
+            DisconnectReason::Error(error) => (Lost::Closed, Err(error)),
+        };
+        tracing::debug!(%lost, "the connection ended");
+        self.ended.send_replace(Some(lost));
+        result
+    }
+
+    // A server opens channels for forwardings that the client asked for. Nothing here asks for any, and russh would accept
+    // them all; dropping the reply refuses.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
