@@ -1,154 +1,271 @@
 //! The protocol engine of one data channel: no I/O, no clock, no randomness of its own.
 //!
-//! Input by `handle_*(…, now)`, output by `poll_*`, questions by `is_*`.
+//! Input by `handle_*(…, now)` and `write`, output by `poll_*` and `read`, questions by `is_*`. After any input a driver
+//! drains `poll_transmit`, then `poll_event`, then arms its timer with `poll_timeout`.
+//!
+//! ```text
+//!            write ──▶ pending ──▶ outbox ──┐  poll_transmit
+//!                                  resends ─┤    ──────▶
+//!                          handshake, acks ─┘              WebSocket
+//!            read  ◀── inbox ◀── acknowledged at once ◀────────
+//!                      in order                   handle_frame
+//! ```
+//!
+//! A sequence number once sent is sent again byte for byte until it is acknowledged, over any number of WebSockets.
+//! Nothing is evicted: a full outbox makes [`DataChannel::write`] return 0, a full inbox leaves messages unacknowledged.
 
-use std::time::{Duration, Instant, SystemTime};
+mod config;
+mod event;
+mod handshake;
+mod inbox;
+mod outbox;
+mod pending;
+mod receive;
+mod rtt;
+mod state;
+mod timers;
+mod transmit;
+
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use tracing::debug;
+use uuid::Uuid;
 
-/// Options of the engine.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// Largest payload of one data message, in bytes. Default 16 KiB, 1 to 64 KiB.
-    pub max_payload: usize,
-    /// Most bytes sent and not acknowledged, in bytes. Default 8 MiB.
-    pub max_in_flight: usize,
-    /// Most bytes received and not read, plus reordered, in bytes. Default 128 MiB.
-    pub max_inbox: usize,
-    /// How long to wait for the handshake after the channel is open.
-    pub handshake_timeout: Duration,
-}
+use crate::wire::{Body, Frame, HandshakeResponse, Ids, OpenDataChannel};
+use event::Events;
+use inbox::Inbox;
+use outbox::Outbox;
+use pending::Pending;
+use state::State;
+use timers::{Timer, Timers};
+use transmit::WallClock;
 
-/// What the driver must send, one WebSocket frame each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transmit {
-    /// A text frame: the open message. It holds the token, so it is never logged.
-    Text(String),
-    /// A binary frame: one message.
-    Binary(Bytes),
-}
+pub use config::{Config, Stats};
+pub use event::{Event, Transmit};
+pub use state::{ChannelError, CloseReason};
 
-/// What the engine tells its driver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The handshake is complete; bytes may be written from now on.
-    Established {
-        /// The agent's version as it reported it.
-        agent_version: String,
-    },
-    /// `read` has something to give.
-    Readable,
-    /// `write` takes bytes again after it returned 0.
-    Writable,
-    /// After `finish`: everything written, and the TerminateSession flag, is acknowledged.
-    Finished,
-    /// The session has ended; nothing more will be sent or received.
-    Closed(CloseReason),
-}
-
-/// Why a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// `channel_closed` without a text: the far end is done. The reader sees end of file.
-    Ended,
-    /// `channel_closed` with a text, shown to the user as the service wrote it.
-    ByService(String),
-}
-
-/// The session cannot go on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ChannelError {
-    /// The agent asked for something in its handshake that this client does not do.
-    #[error("the node asked for `{action}` in the handshake, which a Port session never does")]
-    UnsupportedAction {
-        /// The action's type as requested.
-        action: String,
-    },
-    /// No handshake within the limit.
-    #[error("no handshake from the node within {0:?}")]
-    HandshakeTimeout(Duration),
-}
-
-/// The engine.
+/// The engine. Dropping it sends nothing.
+#[derive(Debug)]
 pub struct DataChannel {
-    _config: Config,
+    config: Config,
+    clock: WallClock,
+    ids: Ids,
+    client_id: Uuid,
+
+    state: State,
+    is_connected: bool,
+    /// The open message, until it is sent.
+    open: Option<Transmit>,
+    /// The handshake's response, until it is sent. There is never a second one: the agent would block on it.
+    response: Option<HandshakeResponse>,
+    finish: Finish,
+    pending: Pending,
+    outbox: Outbox,
+    inbox: Inbox,
+    timers: Timers,
+    events: Events,
+    /// `write` took fewer bytes than it was given.
+    is_writer_waiting: bool,
+    stats: Stats,
 }
 
-#[allow(clippy::todo, clippy::needless_pass_by_value, clippy::unused_self, reason = "skeleton")]
+/// How far the end of the client's stream has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    No,
+    /// The flag follows what is pending.
+    Wanted,
+    FlagSent,
+    Reported,
+}
+
 impl DataChannel {
     /// A channel that is not connected yet. `seed` feeds the identifiers (client id, request ids, message ids);
     /// `now` and `wall` are the same moment on the two clocks.
     pub fn new(config: Config, seed: u64, now: Instant, wall: SystemTime) -> Self {
-        let _ = (seed, now, wall);
-        Self { _config: config }
+        let config = config.within_limits();
+        let mut ids = Ids::new(seed);
+        Self {
+            clock: WallClock::new(now, wall),
+            client_id: ids.next_id(),
+            ids,
+            state: State::Waiting,
+            is_connected: false,
+            open: None,
+            response: None,
+            finish: Finish::No,
+            pending: Pending::new(config.max_payload),
+            outbox: Outbox::default(),
+            inbox: Inbox::new(config.max_inbox),
+            timers: Timers::default(),
+            events: Events::default(),
+            is_writer_waiting: false,
+            stats: Stats::default(),
+            config,
+        }
     }
 
     /// A WebSocket is open: queues the open message with `token`, then everything unacknowledged, in order.
     pub fn handle_connected(&mut self, token: &str, now: Instant) {
-        todo!("{token} {now:?}")
+        if self.is_closed() {
+            return;
+        }
+        let open = OpenDataChannel::client(self.ids.next_id(), token, self.client_id, &self.config.client_version);
+        self.open = Some(Transmit::Text(open.to_json()));
+        self.is_connected = true;
+        self.outbox.resend_all(now);
+        if self.state.is_handshaking() {
+            self.timers.set(Timer::Handshake, now + self.config.handshake_timeout);
+        }
     }
 
     /// The WebSocket is gone. State is kept; nothing is transmitted until `handle_connected`.
-    pub fn handle_disconnected(&mut self, now: Instant) {
-        todo!("{now:?}")
+    pub fn handle_disconnected(&mut self, _now: Instant) {
+        self.is_connected = false;
+        self.open = None;
+        self.timers.stop(Timer::Handshake);
     }
 
     /// One frame from the peer. What cannot be decoded is counted and ignored.
     pub fn handle_frame(&mut self, frame: Bytes, now: Instant) -> Result<(), ChannelError> {
-        todo!("{frame:?} {now:?}")
+        if self.is_closed() {
+            return Ok(());
+        }
+        match Frame::decode(frame) {
+            Ok(frame) => self.handle_message(frame, now),
+            Err(error) => {
+                self.note_malformed(&error);
+                Ok(())
+            }
+        }
     }
 
     /// The deadline of `poll_timeout` has passed. A spurious call does nothing.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ChannelError> {
-        todo!("{now:?}")
+        while let Some(timer) = self.timers.take_expired(now) {
+            match timer {
+                Timer::Handshake => {
+                    return self.fail(ChannelError::HandshakeTimeout(self.config.handshake_timeout));
+                }
+                Timer::HoldOff => self.state.settle(),
+                Timer::Refusal => return self.fail_refused(),
+            }
+        }
+        if self.is_connected {
+            self.outbox.handle_timeout(now);
+        }
+        Ok(())
     }
 
     /// Takes as many bytes of `data` as the window allows; 0 when it is full or the channel is not established.
-    pub fn write(&mut self, data: &[u8], now: Instant) -> usize {
-        todo!("{data:?} {now:?}")
+    ///
+    /// Bytes taken before the agent is ready for them are held back, and so are those taken while there is no WebSocket.
+    pub fn write(&mut self, data: &[u8], _now: Instant) -> usize {
+        let room = if self.takes_writes() { self.room() } else { 0 };
+        // A rest of the window smaller than a message is left alone: slivers cost as much as full messages.
+        let taken = if data.len() <= room || room >= self.config.max_payload { data.len().min(room) } else { 0 };
+        self.pending.push(&data[..taken]);
+        self.is_writer_waiting |= taken < data.len();
+        taken
     }
 
     /// The next bytes in order, if any.
     pub fn read(&mut self) -> Option<Bytes> {
-        todo!()
+        self.inbox.read()
     }
 
-    /// Nothing more will be written: after what is unacknowledged, the TerminateSession flag is sent.
-    pub fn finish(&mut self, now: Instant) {
-        todo!("{now:?}")
+    /// Nothing more will be written: behind what is written, the TerminateSession flag is sent.
+    pub fn finish(&mut self, _now: Instant) {
+        if self.finish == Finish::No && !self.is_closed() {
+            self.finish = Finish::Wanted;
+        }
     }
 
     /// The next frame to send.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        todo!("{now:?}")
+        if !self.is_connected || self.is_closed() {
+            return None;
+        }
+        if let Some(open) = self.open.take() {
+            return Some(open);
+        }
+        self.next_frame(now).map(Transmit::Binary)
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
+        self.events.pop()
     }
 
     /// When to call `handle_timeout`.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        let outbox = if self.is_connected { self.outbox.deadline() } else { None };
+        if self.is_closed() { None } else { self.timers.next().into_iter().chain(outbox).min() }
     }
 
     /// Whether application bytes may be written and the window has room.
     pub fn is_writable(&self) -> bool {
-        todo!()
+        self.takes_writes() && self.room() >= self.config.max_payload
     }
 
     /// Whether the inbox is at its bound: the driver stops reading the socket until `read` made room.
     pub fn is_inbox_full(&self) -> bool {
-        todo!()
+        self.inbox.is_full()
     }
 
     /// Whether `Closed` was reported or a fatal error returned.
     pub fn is_closed(&self) -> bool {
-        todo!()
+        self.state == State::Closed
+    }
+
+    /// What has been seen so far.
+    pub fn stats(&self) -> Stats {
+        Stats { in_flight: self.outbox.bytes(), round_trip: self.outbox.round_trip(), ..self.stats }
+    }
+
+    fn takes_writes(&self) -> bool {
+        self.state.is_established() && self.finish == Finish::No
+    }
+
+    /// Bytes that may be written: the window less what is pending or in flight.
+    fn room(&self) -> usize {
+        let bytes = self.config.max_in_flight.saturating_sub(self.pending.bytes() + self.outbox.bytes());
+        let messages = config::MAX_MESSAGES_IN_FLIGHT.saturating_sub(self.pending.messages() + self.outbox.span());
+        bytes.min(messages.saturating_mul(self.config.max_payload))
+    }
+
+    /// The writer is called when a whole message fits again.
+    fn note_room(&mut self) {
+        if self.is_writer_waiting && self.is_writable() {
+            self.is_writer_waiting = false;
+            self.events.writable = true;
+        }
+    }
+
+    fn note_finished(&mut self) {
+        if self.finish == Finish::FlagSent && self.outbox.is_empty() {
+            self.finish = Finish::Reported;
+            self.events.finished = true;
+        }
+    }
+
+    fn note_malformed(&mut self, error: &dyn std::error::Error) {
+        self.stats.malformed += 1;
+        debug!(%error, "malformed message ignored");
+    }
+
+    fn fail_refused(&mut self) -> Result<(), ChannelError> {
+        let State::Refused { action } = &self.state else { return Ok(()) };
+        let action = action.clone();
+        self.fail(ChannelError::UnsupportedAction { action })
+    }
+
+    fn fail(&mut self, error: ChannelError) -> Result<(), ChannelError> {
+        self.state = State::Closed;
+        Err(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

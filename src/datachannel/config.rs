@@ -1,0 +1,115 @@
+//! Options of the engine, with their limits, and what it counts.
+
+use std::time::Duration;
+
+/// What the open message and the handshake report. The service refuses clients below 1.2.764.0.
+const CLIENT_VERSION: &str = "1.2.764.0";
+/// Payloads the agent takes: what a message can carry is bounded by the service, and 64 KiB is beyond all reports.
+const PAYLOAD_LIMITS: (usize, usize) = (1 << 10, 64 << 10);
+/// Most messages between the oldest unacknowledged one and the newest. The agent stores 100,000 out of order and drops
+/// what comes beyond (agent `session/config/config.go: IncomingMessageBufferCapacity`).
+pub(super) const MAX_MESSAGES_IN_FLIGHT: usize = 10_000;
+/// Most messages waiting for the reader or for their predecessors. The agent sends on without any window, and after
+/// losses tens of thousands wait for the one that is missing.
+pub(super) const MAX_INBOX_MESSAGES: usize = 128 << 10;
+/// Most acknowledgements waiting to be sent. A message beyond is not accepted: the agent will send it again.
+pub(super) const MAX_ACKS_OWED: usize = MAX_INBOX_MESSAGES;
+
+/// Options of the engine. A value outside of its limits counts as the nearest one inside.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The version reported to the service and to the agent, four numbers with dots between. Default `1.2.764.0`, which
+    /// is the lowest that the service will go on to accept.
+    pub client_version: String,
+    /// Largest payload of one data message, in bytes. Default 16 KiB, 1 KiB to 64 KiB. The agent takes any size, at a
+    /// cost per message rather than per byte, so larger is faster; what the service takes is not documented, and
+    /// 32 KiB is the largest reported to work. Small writes are never padded or held back to fill it.
+    pub max_payload: usize,
+    /// Most bytes written and not acknowledged, in bytes. Default 8 MiB, at least `max_payload`. It bounds the memory of
+    /// the outbox, and the throughput to this much a round trip. At most 10,000 messages are in flight as well.
+    pub max_in_flight: usize,
+    /// Most bytes received and not read, including those that wait for a missing predecessor, in bytes. Default
+    /// 128 MiB, at least 1 MiB. At most 131,072 messages wait as well. Reached only when the reader stalls or after
+    /// heavy loss; then the driver stops reading the socket.
+    pub max_inbox: usize,
+    /// How long to wait for the handshake once a WebSocket is open. Default 30 s: the agent gives up after 15 s, and may
+    /// take its time to start. A WebSocket that is replaced meanwhile starts the wait anew.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            client_version: CLIENT_VERSION.to_owned(),
+            max_payload: 16 << 10,
+            max_in_flight: 8 << 20,
+            max_inbox: 128 << 20,
+            handshake_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn within_limits(mut self) -> Self {
+        self.max_payload = self.max_payload.clamp(PAYLOAD_LIMITS.0, PAYLOAD_LIMITS.1);
+        self.max_in_flight = self.max_in_flight.max(self.max_payload);
+        self.max_inbox = self.max_inbox.max(1 << 20);
+        self
+    }
+}
+
+/// What the engine has seen. Counts are since the start, over all WebSockets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages sent for the first time, the handshake's and the flag among them.
+    pub messages_sent: u64,
+    /// Messages sent again.
+    pub messages_resent: u64,
+    /// Payload bytes of the messages sent for the first time.
+    pub bytes_sent: u64,
+    /// Acknowledgements sent, repeated ones included.
+    pub acks_sent: u64,
+    /// Acknowledgements of messages that were waiting for one.
+    pub acks_received: u64,
+    /// Acknowledgements of anything else: repeated, or of messages never sent.
+    pub acks_ignored: u64,
+    /// Stream messages accepted.
+    pub messages_received: u64,
+    /// Payload bytes given to the reader's queue.
+    pub bytes_received: u64,
+    /// Stream messages that arrived before a predecessor.
+    pub messages_reordered: u64,
+    /// Stream messages that arrived again; they are acknowledged again.
+    pub messages_repeated: u64,
+    /// Stream messages dropped because the inbox was full.
+    pub messages_refused: u64,
+    /// Stream messages dropped because their digest was wrong.
+    pub digests_wrong: u64,
+    /// Frames that are no message, and messages whose body cannot be read.
+    pub malformed: u64,
+    /// `start_publication` and `pause_publication`; both are ignored.
+    pub publication_notices: u64,
+    /// Messages of kinds that a client does not expect.
+    pub unknown_messages: u64,
+    /// Stream messages whose payload type a client does not expect; they are acknowledged.
+    pub unknown_payloads: u64,
+    /// Payload bytes sent and not acknowledged at present.
+    pub in_flight: usize,
+    /// The smoothed round-trip time, once there was a sample.
+    pub round_trip: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_outside_of_their_limits_count_as_the_nearest_inside() {
+        let config = Config { max_payload: 1 << 30, max_in_flight: 0, max_inbox: 0, ..Config::default() };
+        let config = config.within_limits();
+        assert_eq!((config.max_payload, config.max_in_flight, config.max_inbox), (64 << 10, 64 << 10, 1 << 20));
+        assert_eq!(Config { max_payload: 0, ..Config::default() }.within_limits().max_payload, 1 << 10);
+    }
+}

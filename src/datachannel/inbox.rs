@@ -1,0 +1,225 @@
+//! What the agent sent: the next message expected, those that came too early, the bytes ready for the reader, and the
+//! acknowledgements owed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::config::{MAX_ACKS_OWED, MAX_INBOX_MESSAGES};
+use crate::wire::{Message, PayloadType};
+
+/// The payload of one stream message.
+pub(super) type Payload = (PayloadType, Bytes);
+
+/// An acknowledgement to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AckOwed {
+    pub(super) sequence: i64,
+    pub(super) id: Uuid,
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It is the one expected. [`Inbox::next_in_order`] gives what it made deliverable.
+    Expected(Payload),
+    /// It is kept until its predecessors are there.
+    Early,
+    /// It was there before.
+    Repeated,
+    /// There is no room. It is not acknowledged, so the agent will send it again.
+    Refused,
+}
+
+/// Everything kept is acknowledged when it arrives, whether or not the reader has taken it.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    max_bytes: usize,
+    expected: i64,
+    early: BTreeMap<i64, Payload>,
+    ready: VecDeque<Bytes>,
+    /// Payload bytes in `early` and `ready`.
+    bytes: usize,
+    acks: VecDeque<AckOwed>,
+}
+
+impl Inbox {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, expected: 0, early: BTreeMap::new(), ready: VecDeque::new(), bytes: 0, acks: VecDeque::new() }
+    }
+
+    pub(super) fn accept(&mut self, message: Message) -> Arrival {
+        let sequence = message.sequence;
+        let repeated = sequence < self.expected || self.early.contains_key(&sequence);
+        let is_expected = sequence == self.expected;
+        if self.acks.len() >= MAX_ACKS_OWED || !(repeated || self.has_room_for(is_expected)) {
+            return Arrival::Refused;
+        }
+        self.acks.push_back(AckOwed { sequence, id: message.id });
+        let payload = (message.payload_type, message.payload);
+        if repeated {
+            Arrival::Repeated
+        } else if is_expected {
+            self.expected += 1;
+            Arrival::Expected(payload)
+        } else {
+            self.bytes += payload.1.len();
+            self.early.insert(sequence, payload);
+            Arrival::Early
+        }
+    }
+
+    /// The message expected is let in even above the bound when the reader has nothing left to read: nothing else
+    /// could ever make room.
+    fn has_room_for(&self, is_expected: bool) -> bool {
+        !self.is_over_bound() || (is_expected && self.ready.is_empty())
+    }
+
+    fn is_over_bound(&self) -> bool {
+        self.bytes >= self.max_bytes || self.early.len() + self.ready.len() >= MAX_INBOX_MESSAGES
+    }
+
+    /// The next message that an arrival has made deliverable.
+    pub(super) fn next_in_order(&mut self) -> Option<Payload> {
+        let payload = self.early.remove(&self.expected)?;
+        self.expected += 1;
+        self.bytes -= payload.1.len();
+        Some(payload)
+    }
+
+    /// Bytes for the reader. An empty payload is nothing to read.
+    pub(super) fn push_ready(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.bytes += bytes.len();
+            self.ready.push_back(bytes);
+        }
+    }
+
+    pub(super) fn read(&mut self) -> Option<Bytes> {
+        let bytes = self.ready.pop_front()?;
+        self.bytes -= bytes.len();
+        Some(bytes)
+    }
+
+    /// Whether reading would make room that is needed.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_over_bound() && !self.ready.is_empty()
+    }
+
+    /// Whether a message is missing that later ones wait for.
+    pub(super) fn has_gap(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    pub(super) fn next_ack(&mut self) -> Option<AckOwed> {
+        self.acks.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::MessageKind;
+
+    fn message(sequence: i64, payload: &'static [u8]) -> Message {
+        Message {
+            kind: MessageKind::OutputStreamData,
+            created_millis: 1,
+            sequence,
+            flags: 0,
+            id: Uuid::from_u128(u128::from(sequence.unsigned_abs())),
+            payload_type: PayloadType::Output,
+            payload: Bytes::from_static(payload),
+        }
+    }
+
+    fn acks(inbox: &mut Inbox) -> Vec<i64> {
+        std::iter::from_fn(|| inbox.next_ack()).map(|ack| ack.sequence).collect()
+    }
+
+    fn take_in(inbox: &mut Inbox, message: Message) -> Arrival {
+        let arrival = inbox.accept(message);
+        if let Arrival::Expected((_, bytes)) = &arrival {
+            inbox.push_ready(bytes.clone());
+            while let Some((_, bytes)) = inbox.next_in_order() {
+                inbox.push_ready(bytes);
+            }
+        }
+        arrival
+    }
+
+    fn read_all(inbox: &mut Inbox) -> Vec<u8> {
+        std::iter::from_fn(|| inbox.read()).flatten().collect()
+    }
+
+    #[test]
+    fn early_messages_are_acknowledged_at_once_and_read_in_order() {
+        let mut inbox = Inbox::new(1000);
+        assert_eq!(take_in(&mut inbox, message(2, b"c")), Arrival::Early);
+        assert_eq!(take_in(&mut inbox, message(1, b"b")), Arrival::Early);
+        assert_eq!(read_all(&mut inbox), b"");
+        assert!(inbox.has_gap());
+        take_in(&mut inbox, message(0, b"a"));
+        assert!(!inbox.has_gap());
+        assert_eq!(read_all(&mut inbox), b"abc");
+        assert_eq!(acks(&mut inbox), [2, 1, 0]);
+    }
+
+    #[test]
+    fn a_repeated_message_is_acknowledged_again_and_read_once() {
+        let mut inbox = Inbox::new(1000);
+        take_in(&mut inbox, message(0, b"a"));
+        take_in(&mut inbox, message(2, b"c"));
+        assert_eq!(take_in(&mut inbox, message(0, b"a")), Arrival::Repeated);
+        assert_eq!(take_in(&mut inbox, message(2, b"c")), Arrival::Repeated);
+        assert_eq!(take_in(&mut inbox, message(-1, b"x")), Arrival::Repeated);
+        take_in(&mut inbox, message(1, b"b"));
+        assert_eq!(read_all(&mut inbox), b"abc");
+        assert_eq!(acks(&mut inbox), [0, 2, 0, 2, -1, 1]);
+    }
+
+    #[test]
+    fn beyond_its_bound_a_message_is_neither_kept_nor_acknowledged() {
+        let mut inbox = Inbox::new(2);
+        take_in(&mut inbox, message(0, b"aa"));
+        assert!(inbox.is_full());
+        assert_eq!(take_in(&mut inbox, message(1, b"b")), Arrival::Refused);
+        assert_eq!(acks(&mut inbox), [0]);
+        assert_eq!(read_all(&mut inbox), b"aa");
+        assert!(!inbox.is_full());
+        take_in(&mut inbox, message(1, b"b"));
+        assert_eq!(read_all(&mut inbox), b"b");
+    }
+
+    #[test]
+    fn the_missing_message_is_let_in_when_only_it_can_make_room() {
+        let mut inbox = Inbox::new(2);
+        take_in(&mut inbox, message(1, b"bb"));
+        assert_eq!(take_in(&mut inbox, message(2, b"c")), Arrival::Refused);
+        assert!(!inbox.is_full());
+        take_in(&mut inbox, message(0, b"aa"));
+        assert_eq!(read_all(&mut inbox), b"aabb");
+    }
+
+    #[test]
+    fn a_hundred_thousand_early_messages_find_room() {
+        let mut inbox = Inbox::new(128 << 20);
+        for sequence in 1..=100_000 {
+            assert_eq!(inbox.accept(message(sequence, b"x")), Arrival::Early);
+        }
+        for sequence in 100_001..=200_000 {
+            inbox.accept(message(sequence, b"x"));
+        }
+        assert_eq!(inbox.accept(message(200_001, b"x")), Arrival::Refused);
+        assert!(inbox.early.len() <= MAX_INBOX_MESSAGES && inbox.acks.len() <= MAX_ACKS_OWED);
+    }
+
+    #[test]
+    fn an_empty_payload_takes_its_number_but_is_nothing_to_read() {
+        let mut inbox = Inbox::new(1000);
+        take_in(&mut inbox, message(0, b""));
+        take_in(&mut inbox, message(1, b"b"));
+        assert_eq!(inbox.read().as_deref(), Some(b"b".as_slice()));
+    }
+}

@@ -1,0 +1,272 @@
+//! Messages sent and not acknowledged, and which of them to send again, when.
+//!
+//! An acknowledgement names one message, and comes when the agent has stored or processed it. So there are two signs of
+//! a loss, as in RFC 9002:
+//!
+//! - *A later transmission has arrived.* Then about one round trip after its own transmission a message counts as lost.
+//! - *Silence.* When nothing was acknowledged for the retransmission timeout, two messages are sent again as probes: the
+//!   oldest, and the one whose last transmission is the longest ago. The timeout doubles until something is
+//!   acknowledged. An acknowledged probe is no sign about the others, which may all be on their way behind a stalled
+//!   reader; so, as in TCP's slow start, each one that is acknowledged lets two more go.
+//!
+//! A timer of its own for each message would do worse: behind a queue longer than the timeout, every message would be
+//! sent again while the first copies were still on their way.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::rtt::RttEstimator;
+
+/// Between probes, and between transmissions of one message, unless the round trip is longer.
+const MAX_BACK_OFF: Duration = Duration::from_secs(1);
+/// The agent leaves the first bytes unacknowledged while it connects to its port, which takes less than this.
+const FIRST_DATA_TIMEOUT: Duration = Duration::from_millis(30);
+
+#[derive(Debug)]
+struct Sent {
+    frame: Bytes,
+    payload: usize,
+    is_data: bool,
+    transmissions: u32,
+    /// The number of its last transmission, among all.
+    transmission: u64,
+    at: Instant,
+    place: Place,
+}
+
+/// Which of the outbox's indices a message is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `flying`: there is no sign about it.
+    Flying,
+    /// `overdue`: a later transmission has arrived, and this is when it counts as lost.
+    Overdue(Instant),
+    /// `lost`: to be sent again now.
+    Lost,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// By sequence number, from `base` on; acknowledged ones are gaps until they reach the front.
+    messages: VecDeque<Option<Sent>>,
+    base: u64,
+    bytes: usize,
+    /// By transmission.
+    flying: BTreeMap<u64, u64>,
+    overdue: BTreeSet<(Instant, u64)>,
+    lost: BTreeSet<u64>,
+
+    transmissions: u64,
+    /// All transmissions before this one should have arrived.
+    arrived: u64,
+    rtt: RttEstimator,
+    silence: Silence,
+    data_acknowledged: bool,
+}
+
+/// How long nothing has been acknowledged.
+#[derive(Debug, Default)]
+struct Silence {
+    since: Option<Instant>,
+    probes: u32,
+    /// Set while probes are being acknowledged: the transmissions before this one are yet to be probed.
+    recovery: Option<u64>,
+}
+
+impl Outbox {
+    /// The sequence number of the next message.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.base + self.messages.len() as u64
+    }
+
+    /// Payload bytes not acknowledged.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Messages from the oldest unacknowledged one to the newest: what the agent may have to keep.
+    pub(super) fn span(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.rtt.smoothed()
+    }
+
+    /// Keeps the message with the next sequence number, which is leaving now.
+    pub(super) fn push(&mut self, frame: Bytes, payload: usize, is_data: bool, now: Instant) {
+        let sequence = self.next_sequence();
+        if self.is_empty() {
+            self.silence = Silence { since: Some(now), ..Silence::default() };
+        }
+        self.bytes += payload;
+        let sent = Sent { frame, payload, is_data, transmissions: 0, transmission: 0, at: now, place: Place::Lost };
+        self.messages.push_back(Some(sent));
+        self.transmit(sequence, now);
+    }
+
+    /// The next message to send again, byte for byte as before.
+    pub(super) fn next_resend(&mut self, now: Instant) -> Option<Bytes> {
+        let sequence = self.lost.pop_first()?;
+        self.transmit(sequence, now)
+    }
+
+    /// After a reconnect: everything is to be sent again, in order.
+    pub(super) fn resend_all(&mut self, now: Instant) {
+        let sequences: Vec<u64> = (self.base..self.next_sequence()).collect();
+        for sequence in sequences {
+            self.lose(sequence);
+        }
+        self.silence = Silence { since: Some(now), ..Silence::default() };
+    }
+
+    /// Takes an acknowledgement. False if no message was waiting for it.
+    pub(super) fn acknowledge(&mut self, sequence: i64, now: Instant) -> bool {
+        let Some(sent) = u64::try_from(sequence).ok().and_then(|sequence| self.take(sequence)) else { return false };
+        self.bytes -= sent.payload;
+        self.data_acknowledged |= sent.is_data;
+        self.silence.since = Some(now);
+        self.silence.probes = 0;
+        let elapsed = now.saturating_duration_since(sent.at);
+        if sent.transmissions == 1 {
+            self.rtt.record(elapsed);
+            self.silence.recovery = None;
+            self.arrived = self.arrived.max(sent.transmission);
+        } else if elapsed < self.rtt.minimum() {
+            // An earlier transmission has arrived: sending it again was a mistake.
+            self.silence.recovery = None;
+            self.rtt.note_overtaking();
+        } else {
+            self.probe_further();
+        }
+        self.note_overdue();
+        self.expire_overdue(now);
+        true
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let overdue = self.overdue.first().map(|(deadline, _)| *deadline);
+        let silence = self.silence_deadline();
+        overdue.into_iter().chain(silence).min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.expire_overdue(now);
+        if self.silence_deadline().is_some_and(|deadline| deadline <= now) {
+            self.probe(now);
+        }
+    }
+
+    fn silence_deadline(&self) -> Option<Instant> {
+        if self.is_empty() {
+            return None;
+        }
+        let timeout = if self.is_first_data() {
+            self.rtt.smoothed().map_or(FIRST_DATA_TIMEOUT, |_| self.rtt.reordering().max(FIRST_DATA_TIMEOUT))
+        } else {
+            self.rtt.timeout()
+        };
+        let limit = MAX_BACK_OFF.max(timeout * 2);
+        Some(self.silence.since? + back_off(timeout, self.silence.probes).min(limit))
+    }
+
+    /// Whether the oldest message is the first that the agent's port must take.
+    fn is_first_data(&self) -> bool {
+        !self.data_acknowledged && self.messages.front().and_then(Option::as_ref).is_some_and(|oldest| oldest.is_data)
+    }
+
+    fn probe(&mut self, now: Instant) {
+        self.silence.probes += 1;
+        self.silence.since = Some(now);
+        self.silence.recovery = Some(self.transmissions);
+        if let Some(stalest) = self.flying.first_key_value().map(|(_, sequence)| *sequence) {
+            self.lose(stalest);
+        }
+        self.lose(self.base);
+    }
+
+    fn probe_further(&mut self) {
+        let Some(end) = self.silence.recovery else { return };
+        let next: Vec<u64> = self.flying.range(..=end).take(2).map(|(_, sequence)| *sequence).collect();
+        for sequence in next {
+            self.lose(sequence);
+        }
+    }
+
+    /// Whatever was sent before a transmission that has arrived should have arrived.
+    fn note_overdue(&mut self) {
+        let delay = self.rtt.reordering();
+        let limit = MAX_BACK_OFF.max(delay);
+        while let Some(entry) = self.flying.first_entry().filter(|entry| *entry.key() < self.arrived) {
+            let sequence = entry.remove();
+            let Some(sent) = entry_mut(&mut self.messages, self.base, sequence) else { continue };
+            let deadline = sent.at + back_off(delay, sent.transmissions - 1).min(limit);
+            sent.place = Place::Overdue(deadline);
+            self.overdue.insert((deadline, sequence));
+        }
+    }
+
+    fn expire_overdue(&mut self, now: Instant) {
+        while let Some((_, sequence)) = self.overdue.first().copied().filter(|(deadline, _)| *deadline <= now) {
+            self.lose(sequence);
+        }
+    }
+
+    /// Moves a message to `lost`.
+    fn lose(&mut self, sequence: u64) {
+        let Some(sent) = entry_mut(&mut self.messages, self.base, sequence) else { return };
+        let (place, transmission) = (sent.place, sent.transmission);
+        sent.place = Place::Lost;
+        self.leave(place, transmission, sequence);
+        self.lost.insert(sequence);
+    }
+
+    /// Notes that a message in `lost` is leaving.
+    fn transmit(&mut self, sequence: u64, now: Instant) -> Option<Bytes> {
+        let sent = entry_mut(&mut self.messages, self.base, sequence)?;
+        self.transmissions += 1;
+        sent.transmissions += 1;
+        sent.transmission = self.transmissions;
+        sent.at = now;
+        sent.place = Place::Flying;
+        self.flying.insert(sent.transmission, sequence);
+        Some(sent.frame.clone())
+    }
+
+    /// Removes a message from everything.
+    fn take(&mut self, sequence: u64) -> Option<Sent> {
+        let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
+        let sent = self.messages.get_mut(index)?.take()?;
+        self.leave(sent.place, sent.transmission, sequence);
+        while self.messages.front().is_some_and(Option::is_none) {
+            self.messages.pop_front();
+            self.base += 1;
+        }
+        Some(sent)
+    }
+
+    fn leave(&mut self, place: Place, transmission: u64, sequence: u64) {
+        match place {
+            Place::Flying => drop(self.flying.remove(&transmission)),
+            Place::Overdue(deadline) => drop(self.overdue.remove(&(deadline, sequence))),
+            Place::Lost => drop(self.lost.remove(&sequence)),
+        }
+    }
+}
+
+fn entry_mut(messages: &mut VecDeque<Option<Sent>>, base: u64, sequence: u64) -> Option<&mut Sent> {
+    let index = usize::try_from(sequence.checked_sub(base)?).ok()?;
+    messages.get_mut(index)?.as_mut()
+}
+
+fn back_off(delay: Duration, doublings: u32) -> Duration {
+    delay.saturating_mul(1 << doublings.min(16))
+}
