@@ -44,6 +44,8 @@ mod pipe;
 mod pty;
 mod transport;
 
+pub mod sftp;
+
 use handler::{Events, HandlerError};
 use transport::{Transport, TransportState};
 
