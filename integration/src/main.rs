@@ -1,3 +1,9 @@
-//! The `ssm-lab` command.
+//! The `ssm-lab` command: a command with a local Session Manager around it, or the lab alone.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

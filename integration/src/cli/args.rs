@@ -1,0 +1,186 @@
+//! What was typed.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use ssm_lab::{Cut, Lab, LabBuilder, Pace};
+
+/// A local Session Manager on loopback, with one managed node.
+///
+/// With a COMMAND, runs it with an environment that points at the lab, and ends with its exit status. Without one, prints
+/// what to export and serves until Ctrl-C. The exit status of the lab's own failures is 125.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// Puts the SSH server on this loopback port behind the node, instead of the embedded one
+    #[arg(long, value_name = "PORT")]
+    sshd: Option<u16>,
+
+    /// The node's id
+    #[arg(long, value_name = "ID")]
+    node: Option<String>,
+
+    /// The agent version that the node reports and behaves as
+    #[arg(long, value_name = "VERSION")]
+    agent_version: Option<String>,
+
+    /// How the node reads its port: 1 KiB a millisecond as the real agent, or as fast as it can
+    #[arg(long, value_enum, default_value_t = PaceArg::Agent)]
+    pace: PaceArg,
+
+    /// One-way delay of every relayed message, such as 30ms
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    delay: Option<Duration>,
+
+    /// Most random delay on top of it
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    jitter: Option<Duration>,
+
+    /// Probability that a relayed message is lost, 0 to 1
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    loss: f64,
+
+    /// Probability that a relayed message is doubled, 0 to 1
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    duplicate: f64,
+
+    /// Probability that a relayed message is overtaken, 0 to 1
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    reorder: f64,
+
+    /// Seed of all that is random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// How --cut-every and --cut-after end the client's socket
+    #[arg(long, value_enum, default_value_t = CutArg::Bye)]
+    cut: CutArg,
+
+    /// Cuts the client's socket this long after it was opened, again and again
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    cut_every: Option<Duration>,
+
+    /// Cuts the client's socket once, after this many relayed messages
+    #[arg(long, value_name = "N")]
+    cut_after: Option<u64>,
+
+    /// Lets ResumeSession answer that the session is over
+    #[arg(long)]
+    refuse_resume: bool,
+
+    /// Lets IAM refuse this action, such as ssm:StartSession or ssmmessages:OpenDataChannel; may be repeated
+    #[arg(long, value_name = "ACTION")]
+    deny: Vec<String>,
+
+    /// Takes clients that do not sign the WebSocket upgrade
+    #[arg(long)]
+    allow_unsigned: bool,
+
+    /// The command and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PaceArg {
+    Agent,
+    Ideal,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CutArg {
+    /// Close code 1000 and the reason "Bye"
+    Bye,
+    /// A TCP reset
+    Reset,
+}
+
+impl Args {
+    pub(crate) fn into_builder(self) -> LabBuilder {
+        let mut builder = Lab::builder()
+            .pace(self.pace.into())
+            .delay(self.delay.unwrap_or_default())
+            .jitter(self.jitter.unwrap_or_default())
+            .loss(self.loss)
+            .duplicate(self.duplicate)
+            .reorder(self.reorder)
+            .seed(self.seed);
+        if let Some(port) = self.sshd {
+            builder = builder.sshd(port);
+        }
+        if let Some(id) = self.node {
+            builder = builder.node(id);
+        }
+        if let Some(version) = self.agent_version {
+            builder = builder.agent_version(version);
+        }
+        if self.refuse_resume {
+            builder = builder.refuse_resume();
+        }
+        if self.allow_unsigned {
+            builder = builder.allow_unsigned_upgrades();
+        }
+        if let Some(interval) = self.cut_every {
+            builder = builder.cut_every(self.cut.into(), interval);
+        }
+        if let Some(messages) = self.cut_after {
+            builder = builder.cut_after_messages(self.cut.into(), messages);
+        }
+        self.deny.into_iter().fold(builder, LabBuilder::deny)
+    }
+}
+
+impl From<PaceArg> for Pace {
+    fn from(pace: PaceArg) -> Self {
+        match pace {
+            PaceArg::Agent => Self::Agent,
+            PaceArg::Ideal => Self::Ideal,
+        }
+    }
+}
+
+impl From<CutArg> for Cut {
+    fn from(cut: CutArg) -> Self {
+        match cut {
+            CutArg::Bye => Self::Bye,
+            CutArg::Reset => Self::Reset,
+        }
+    }
+}
+
+/// A number and a unit: `30ms`, `1.5s`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0)];
+    let seconds = units.iter().find_map(|(unit, seconds)| {
+        let number = text.strip_suffix(unit)?.parse::<f64>().ok()?;
+        Duration::try_from_secs_f64(number * seconds).ok()
+    });
+    seconds.ok_or_else(|| "expected a number and a unit: ms, s or m".to_owned())
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("30ms"), Ok(Duration::from_millis(30)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+        assert!(duration("30").is_err() && duration("-1s").is_err() && duration("ms").is_err());
+    }
+
+    #[test]
+    fn everything_behind_the_dashes_is_the_command() {
+        let args = Args::try_parse_from(["ssm-lab", "--loss", "0.1", "--", "ssh", "--loss", "-x"]).unwrap();
+        assert_eq!(args.command, ["ssh", "--loss", "-x"]);
+        assert!(Args::try_parse_from(["ssm-lab", "ssh"]).is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! The lab from outside: a hand-written client, and OpenSSH's.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests may panic as they do")]
+
+mod api;
+mod client;
+mod gateway;
+mod openssh;
