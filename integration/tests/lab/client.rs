@@ -119,7 +119,7 @@ pub(crate) async fn upgrade(signer: Option<&Signer>, grant: &Value) -> Result<So
 /// A client without windows, pacing or resends: enough for a link that loses nothing.
 pub(crate) struct Client {
     socket: Socket,
-    pub(crate) client_id: Uuid,
+    id: Uuid,
     next_sequence: i64,
     expected: i64,
     received: Vec<u8>,
@@ -133,7 +133,7 @@ impl Client {
         let socket = upgrade(Some(&Signer::of(lab)), grant).await.unwrap();
         let mut client = Self {
             socket,
-            client_id: Uuid::new_v4(),
+            id: Uuid::new_v4(),
             next_sequence: 0,
             expected: 0,
             received: Vec::new(),
@@ -153,7 +153,7 @@ impl Client {
 
     async fn open(&mut self, grant: &Value) {
         let token = grant["TokenValue"].as_str().unwrap();
-        let open = OpenDataChannel::client(Uuid::new_v4(), token, self.client_id, "1.2.764.0");
+        let open = OpenDataChannel::client(Uuid::new_v4(), token, self.id, "1.2.764.0");
         self.socket.send(tungstenite::Message::text(open.to_json())).await.unwrap();
     }
 
