@@ -3,7 +3,7 @@
 use russh::{
     MethodSet,
     client::{AuthResult, Handle},
-    keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg},
+    keys::{HashAlg, PrivateKeyWithHashAlg},
 };
 
 use super::{AuthenticationError, Lost, PrivateKey, Shared, SshError, handler::Events};
@@ -59,7 +59,7 @@ type Offered = Option<Vec<String>>;
 impl Login<'_> {
     async fn try_key(&mut self, key: &PrivateKey) -> Result<Offered, SshError> {
         self.tried.push(key.describe());
-        if !matches!(key.inner().algorithm(), Algorithm::Rsa { .. }) {
+        if !key.is_rsa() {
             return self.sign_in(key, None).await;
         }
         if self.tried.len() > 1 {

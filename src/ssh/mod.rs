@@ -40,8 +40,10 @@ mod error;
 mod handler;
 mod host_key;
 mod key;
+mod known_hosts;
 mod pipe;
 mod pty;
+mod quote;
 mod transport;
 
 pub mod sftp;
@@ -140,7 +142,7 @@ impl SessionBuilder {
     {
         let started = Instant::now();
         let check = Arc::new(self.host_keys.unwrap_or_else(HostKeyCheck::none));
-        let config = config(algorithms::preferred(&check.known_algorithms().await?), self.interactive, self.keepalive);
+        let config = config(algorithms::preferred(&check.known_types().await?), self.interactive, self.keepalive);
         let (stream, transport) = Transport::new(stream);
         let cut = CutOnDrop(Some(Arc::clone(&transport)));
         let (events, shared) = Events::new(check, self.on_banner, transport);

@@ -1,0 +1,182 @@
+//! Private key files: who may read them, their formats, their passphrases.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use russh::keys::{Algorithm, HashAlg};
+use rustix::fs::{Mode, OFlags};
+use zeroize::Zeroizing;
+
+mod decode;
+mod error;
+mod legacy;
+mod pem;
+#[cfg(test)]
+mod tests;
+
+use super::quote;
+use pem::Container;
+
+pub use error::KeyError;
+
+/// The only permission that a private key file may have: its owner reads it.
+const OWNER_READS: u32 = 0o400;
+/// Permission bits with setuid, setgid and sticky.
+const ALL_BITS: u32 = 0o7777;
+/// No private key is larger: the largest RSA key that OpenSSH makes takes a fifth of it.
+const LARGEST_FILE: usize = 64 * 1024;
+
+/// A private key file that has passed the checks, with a key that may be encrypted. Its content is wiped from memory when it is
+/// dropped.
+pub struct KeyFile {
+    path: PathBuf,
+    label: String,
+    container: Container,
+}
+
+impl KeyFile {
+    /// Opens a private key file, judges it, and only then reads it.
+    ///
+    /// The file itself is judged, not the path: after links, and after it was opened. It must be a regular file of at most
+    /// 64 KiB that belongs to the user or to root, with mode 0400 or less: not even its owner may write it. Opening does not
+    /// wait for the other end of a FIFO.
+    ///
+    /// This reads a file; in an async program call it where that may take a moment.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, KeyError> {
+        let path = path.as_ref();
+        let key = quote::path(path);
+        let content = read(path, &key)?;
+        let container = pem::parse(&content).map_err(|fault| fault.about(&key))?;
+        Ok(Self { path: path.to_owned(), label: key, container })
+    }
+
+    /// The path as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether [`decode`](Self::decode) needs a passphrase.
+    pub fn is_encrypted(&self) -> bool {
+        self.container.is_encrypted()
+    }
+
+    /// The key itself. A passphrase for a key that is not encrypted is ignored. Deriving a key from a passphrase is made to be
+    /// slow, a tenth of a second or more.
+    pub fn decode(&self, passphrase: Option<&str>) -> Result<PrivateKey, KeyError> {
+        PrivateKey::from_container(&self.container, &self.label, passphrase)
+    }
+}
+
+impl fmt::Debug for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFile")
+            .field("path", &self.path)
+            .field("is_encrypted", &self.is_encrypted())
+            .finish_non_exhaustive()
+    }
+}
+
+fn read(path: &Path, key: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let unreadable = |source: io::Error| KeyError::Unreadable { key: key.to_owned(), source };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| unreadable(errno.into()))?;
+    let file = File::from(file);
+    judge(&file.metadata().map_err(unreadable)?, rustix::process::geteuid().as_raw(), key)?;
+    // With room for the largest file the buffer never grows, so no copy of the key is left behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(LARGEST_FILE + 1));
+    let limit = u64::try_from(LARGEST_FILE + 1).unwrap_or(u64::MAX);
+    file.take(limit).read_to_end(&mut content).map_err(unreadable)?;
+    if content.len() > LARGEST_FILE {
+        return Err(KeyError::TooLarge { key: key.to_owned() });
+    }
+    Ok(content)
+}
+
+/// Whether a file with these properties may hold a private key of the user `uid`.
+fn judge(file: &std::fs::Metadata, uid: u32, key: &str) -> Result<(), KeyError> {
+    let key = key.to_owned();
+    if !file.is_file() {
+        return Err(KeyError::NotAFile { key, what: kind_of(file.file_type()) });
+    }
+    if file.uid() != uid && file.uid() != 0 {
+        return Err(KeyError::ForeignOwner { key, owner: file.uid() });
+    }
+    let mode = file.mode() & ALL_BITS;
+    if mode & !OWNER_READS != 0 {
+        return Err(KeyError::TooOpen { key, mode });
+    }
+    Ok(())
+}
+
+fn kind_of(kind: std::fs::FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// A private key to log in with. It is wiped from memory when its last clone is dropped; `Debug` shows its fingerprint only.
+#[derive(Clone)]
+pub struct PrivateKey {
+    key: Arc<russh::keys::PrivateKey>,
+    label: String,
+}
+
+impl PrivateKey {
+    /// A key from memory, in any of the formats that a file can have. `label` is what messages call it.
+    pub fn parse(content: &[u8], label: &str, passphrase: Option<&str>) -> Result<Self, KeyError> {
+        let container = pem::parse(content).map_err(|fault| fault.about(label))?;
+        Self::from_container(&container, label, passphrase)
+    }
+
+    fn from_container(container: &Container, label: &str, passphrase: Option<&str>) -> Result<Self, KeyError> {
+        let key = decode::decode(container, passphrase).map_err(|fault| fault.about(label))?;
+        Ok(Self { key: Arc::new(key), label: label.to_owned() })
+    }
+
+    /// The key's type, as in `ssh-ed25519`.
+    pub fn key_type(&self) -> String {
+        self.key.algorithm().to_string()
+    }
+
+    /// The SHA-256 fingerprint of the public half, as `ssh-keygen -l` prints it.
+    pub fn fingerprint(&self) -> String {
+        self.key.fingerprint(HashAlg::Sha256).to_string()
+    }
+
+    /// The public half as a line of `authorized_keys`, without a comment.
+    pub fn public_key(&self) -> String {
+        let bare = russh::keys::PublicKey::new(self.key.public_key().key_data().clone(), "");
+        bare.to_openssh().unwrap_or_default()
+    }
+
+    pub(super) fn inner(&self) -> Arc<russh::keys::PrivateKey> {
+        Arc::clone(&self.key)
+    }
+
+    pub(super) fn is_rsa(&self) -> bool {
+        matches!(self.key.algorithm(), Algorithm::Rsa { .. })
+    }
+
+    /// What messages call the key: its name, type and fingerprint.
+    pub(super) fn describe(&self) -> String {
+        format!("{} ({} {})", self.label, self.key_type(), self.fingerprint())
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PrivateKey").field(&format_args!("{} {}", self.key_type(), self.fingerprint())).finish()
+    }
+}

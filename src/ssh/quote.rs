@@ -1,0 +1,69 @@
+//! Names in messages, written so that a shell reads them back and a terminal obeys nothing in them.
+
+use std::{fmt::Write as _, os::unix::ffi::OsStrExt, path::Path};
+
+/// A path as a shell takes it.
+pub(super) fn path(path: &Path) -> String {
+    bytes(path.as_os_str().as_bytes())
+}
+
+/// A text as a shell takes it.
+pub(super) fn text(text: &str) -> String {
+    bytes(text.as_bytes())
+}
+
+fn bytes(raw: &[u8]) -> String {
+    match str::from_utf8(raw) {
+        Ok(text) if !text.is_empty() && text.chars().all(is_plain) => text.to_owned(),
+        Ok(text) if !text.contains(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => escaped(raw),
+    }
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_./:@%+=,-".contains(c)
+}
+
+/// `$'…'`, with every byte spelled out that is not printable ASCII.
+fn escaped(raw: &[u8]) -> String {
+    let mut quoted = "$'".to_owned();
+    for &byte in raw {
+        match byte {
+            b'\'' | b'\\' => quoted.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => quoted.push(char::from(byte)),
+            _ => drop(write!(quoted, "\\x{byte:02x}")),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_back_what_was_quoted() {
+        let names: [&[u8]; 8] = [
+            b"plain.pem",
+            b"",
+            b"two words",
+            b"it's",
+            b"[i-1]:22",
+            b"new\nline",
+            b"\xff'\\",
+            "schl\u{fc}ssel".as_bytes(),
+        ];
+        for name in names {
+            let script = format!("printf %s {}", bytes(name));
+            let echoed = std::process::Command::new("bash").arg("-c").arg(&script).output().expect("bash runs");
+            assert_eq!(echoed.stdout, name, "{script}");
+        }
+    }
+
+    #[test]
+    fn plain_names_stay_as_they_are() {
+        assert_eq!(path(Path::new("/home/me/.ssh/key-1.pem")), "/home/me/.ssh/key-1.pem");
+        assert_eq!(text("[i-0abc]:2222"), "'[i-0abc]:2222'");
+    }
+}
