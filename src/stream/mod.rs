@@ -1,8 +1,252 @@
 //! The data channel on a WebSocket, offered as `AsyncRead + AsyncWrite`.
+//!
+//! [`open`] starts an SSM session and gives a [`SsmStream`] to a TCP port of the node. One task per stream drives the
+//! protocol engine; the stream's halves put bytes into the engine and take them out of it directly, so there is no queue
+//! between them and back-pressure is the engine's own: `write` waits while the window is full, and the WebSocket is not
+//! read while the inbox is.
+//!
+//! ```text
+//!  poll_write ──► ┌─────────────┐ poll_transmit ──► ┌───────────┐
+//!                 │ DataChannel │                   │ WebSocket │ ◄──► service ◄──► node
+//!  poll_read  ◄── └─────────────┘ ◄── handle_frame  └───────────┘
+//!                        ▲ the driver task ▲
+//! ```
+//!
+//! A lost connection is resumed underneath; what cannot be resumed ends in an error, never in an end of file. The end of
+//! file means that the far end closed its connection and everything it sent has been read.
+//!
+//! An SSM session lives in the service, so something must end it: shutting the stream down does, and so does dropping
+//! the stream, or the future of `open`, in the background. Wait for [`StreamHandle::closed`] before the process exits.
 
+mod driver;
+mod error;
+mod link;
 mod service;
+mod shared;
+mod socket;
+mod url;
 
-pub use service::{
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+
+pub use self::error::StreamError;
+pub use self::service::{
     Denied, Grant, ServiceError, SessionId, SsmService, StartRequest, TargetId, TargetIdError, UpgradeHeaders,
 };
-pub(crate) use service::{is_presigned, report_stage};
+pub(crate) use self::service::{is_presigned, report_stage};
+use self::shared::{Goal, Shared};
+use self::socket::{Connect, Network};
+pub use self::url::UrlError;
+use crate::datachannel::Config;
+
+/// Options of a stream.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StreamOptions {
+    /// Options of the data channel.
+    pub channel: Config,
+    /// How long a lost connection is tried to be resumed. Default 10 minutes. While it lasts, reads and writes wait.
+    pub resume_timeout: Duration,
+    /// How long a shutdown waits in silence for the node to confirm what was written. Default 2 s. As long as the node
+    /// answers anything, it goes on; at the end of it the session is terminated through the API.
+    pub drain_timeout: Duration,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self {
+            channel: Config::default(),
+            resume_timeout: Duration::from_mins(10),
+            drain_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// How a stream is connected at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// The session is being started, or the handshake is under way.
+    Opening,
+    /// Bytes can flow.
+    Connected,
+    /// The connection was lost, for the reason given; it is being resumed.
+    Reconnecting(String),
+    /// The session is over.
+    Closed,
+}
+
+/// Starts an SSM session and opens a byte stream to a port of the node.
+///
+/// The work begins at once, in a task of its own: this must be called within a Tokio runtime. Awaiting the result gives
+/// the stream. Dropping it gives up: a session that was started is terminated in the background, which
+/// [`StreamHandle::closed`] of [`Opening::handle`] waits for.
+pub fn open(service: Arc<dyn SsmService>, request: StartRequest, options: StreamOptions) -> Opening {
+    open_with(service, Arc::new(Network), request, options)
+}
+
+fn open_with(
+    service: Arc<dyn SsmService>,
+    connect: Arc<dyn Connect>,
+    request: StartRequest,
+    options: StreamOptions,
+) -> Opening {
+    let shared = Arc::new(Shared::new(options.channel.clone()));
+    tokio::spawn(driver::run(driver::Setup { service, connect, request, options, shared: Arc::clone(&shared) }));
+    Opening { stream: Some(SsmStream { shared }) }
+}
+
+/// A stream that is being opened; a future of it.
+#[must_use = "dropping it gives the session up"]
+pub struct Opening {
+    /// Taken when the future completes; until then, its drop gives the session up.
+    stream: Option<SsmStream>,
+}
+
+impl Opening {
+    /// A handle that outlives the opening and the stream.
+    ///
+    /// # Panics
+    ///
+    /// After the future has completed.
+    pub fn handle(&self) -> StreamHandle {
+        self.stream.as_ref().expect("the opening has not completed").handle()
+    }
+}
+
+impl Future for Opening {
+    type Output = Result<SsmStream, StreamError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let stream = self.stream.take().expect("a future is not polled after it has completed");
+        match stream.shared.poll_open(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| stream)),
+            Poll::Pending => {
+                self.stream = Some(stream);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// A byte stream to a TCP port of a managed node.
+///
+/// Reading gives [`io::Error`]s that carry a [`StreamError`] ([`StreamError::from_io`]), and only after all bytes that
+/// had arrived. Shutting it down waits until the node has confirmed what was written, then ends the session: there is no
+/// half-close, so shut down when the answer has been read. Dropping it does the same in the background; the process
+/// should not exit before [`StreamHandle::closed`].
+///
+/// Cancelling a read, a write or a shutdown loses nothing.
+pub struct SsmStream {
+    shared: Arc<Shared>,
+}
+
+impl SsmStream {
+    /// Starts an SSM session and opens a byte stream to a port of the node; the same as awaiting [`open`].
+    ///
+    /// Cancelling it gives the session up as dropping an [`Opening`] does.
+    pub async fn open(
+        service: Arc<dyn SsmService>,
+        request: StartRequest,
+        options: StreamOptions,
+    ) -> Result<Self, StreamError> {
+        open(service, request, options).await
+    }
+
+    /// A handle that outlives the stream, for whoever must wait for its end.
+    pub fn handle(&self) -> StreamHandle {
+        StreamHandle { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl AsyncRead for SsmStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SsmStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.shared.poll_write(cx, data)
+    }
+
+    /// What was written is on its way already: there is nothing to wait for.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.raise(Goal::Finish);
+        self.shared.poll_over(cx)
+    }
+}
+
+impl Drop for SsmStream {
+    fn drop(&mut self) {
+        self.shared.raise(Goal::Abandon);
+    }
+}
+
+impl fmt::Debug for SsmStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SsmStream").field("session", &self.shared.session.get()).finish_non_exhaustive()
+    }
+}
+
+/// Tells about a stream and outlives it. Dropping it has no effect.
+#[derive(Clone)]
+pub struct StreamHandle {
+    shared: Arc<Shared>,
+}
+
+impl StreamHandle {
+    /// The SSM session; `None` before it was started.
+    pub fn session_id(&self) -> Option<&SessionId> {
+        self.shared.session.get()
+    }
+
+    /// The agent's version as it reported it; `None` before the handshake.
+    pub fn agent_version(&self) -> Option<&str> {
+        self.shared.agent_version.get().map(String::as_str)
+    }
+
+    /// How the stream is connected, to be watched for changes.
+    pub fn connection(&self) -> watch::Receiver<ConnectionState> {
+        self.shared.connection.subscribe()
+    }
+
+    /// Waits until the session is over and terminated; says how the stream ended.
+    ///
+    /// It ends by itself only when the far end closes; otherwise the stream must be shut down, dropped or terminated.
+    /// Cancelling it has no effect; it can be called any number of times.
+    pub async fn closed(&self) -> Result<(), StreamError> {
+        let mut over = self.shared.over.subscribe();
+        let outcome = over.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        outcome.unwrap_or(Err(StreamError::RuntimeGone))
+    }
+
+    /// Ends the session without waiting for anything that is still to be sent. [`Self::closed`] tells when it is done.
+    pub fn terminate(&self) {
+        self.shared.raise(Goal::Terminate);
+    }
+}
+
+impl fmt::Debug for StreamHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamHandle")
+            .field("session", &self.session_id())
+            .field("connection", &*self.shared.connection.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+//! The one task of a stream: it carries frames between the engine and the socket, has a lost connection resumed, and sees
+//! to it that the session ends.
+
+use std::collections::VecDeque;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Uri;
+use tokio::time::{Sleep, sleep};
+
+use super::link::Link;
+use super::service::{Grant, SsmService, StartRequest, report_stage};
+use super::shared::{Goal, Shared, State, wake};
+use super::socket::{Connect, Socket};
+use super::{ConnectionState, StreamError, StreamOptions, url};
+use crate::datachannel::{CloseReason, Event, Transmit};
+
+/// Most frames taken from the socket before the engine sees them: their acknowledgements leave in one write.
+const RECEIVE_BATCH: usize = 64;
+
+/// Bytes taken from the engine before the socket sees them. What the socket does not take stays in the engine.
+const SEND_BATCH: usize = 256 << 10;
+
+/// A shutdown takes no longer than this, however much the node has to say.
+const FINISH_LIMIT: Duration = Duration::from_secs(30);
+
+pub(super) struct Setup {
+    pub(super) service: Arc<dyn SsmService>,
+    pub(super) connect: Arc<dyn Connect>,
+    pub(super) request: StartRequest,
+    pub(super) options: StreamOptions,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Runs a stream from StartSession to its end.
+pub(super) async fn run(setup: Setup) {
+    let shared = Arc::clone(&setup.shared);
+    let _told = TellAnyway(Arc::clone(&shared));
+    let outcome = start_to_end(setup).await;
+    shared.conclude(outcome);
+}
+
+/// Whoever waits is told, also where the task is dropped with its runtime. The first conclusion stays.
+struct TellAnyway(Arc<Shared>);
+
+impl Drop for TellAnyway {
+    fn drop(&mut self) {
+        self.0.conclude(Err(StreamError::RuntimeGone));
+    }
+}
+
+async fn start_to_end(setup: Setup) -> Result<(), StreamError> {
+    let Setup { service, connect, request, options, shared } = setup;
+    if !service.configured_host().is_some_and(url::is_loopback) {
+        connect.prepare();
+    }
+    let grant = service.start(&request).await?;
+    let _ = shared.session.set(grant.session.clone());
+    let link = Link { service, connect, options, shared, session: grant.session.clone() };
+    let end = match link.first_socket(&grant).await {
+        Ok((url, socket)) => Driver::new(&link, url, socket).run(&grant).await,
+        Err(error) => End { outcome: Err(error), is_over: false },
+    };
+    link.shared.end(end.outcome.clone());
+    if end.is_over { end.outcome } else { link.terminate(end.outcome).await }
+}
+
+/// How a stream ended, and whether the session is over at the service, too.
+struct End {
+    outcome: Result<(), StreamError>,
+    is_over: bool,
+}
+
+/// Why the driver stopped carrying frames.
+enum Stop {
+    /// The connection is gone.
+    Lost(io::Error),
+    /// The far end, or the service, ended the session.
+    Closed(CloseReason),
+    /// Everything written, and the wish to end, was confirmed.
+    Finished,
+    /// This side ends the session without more ado.
+    GivenUp,
+    /// The node broke the protocol.
+    Failed(StreamError),
+}
+
+struct Driver<'a> {
+    link: &'a Link,
+    url: Uri,
+    socket: Box<dyn Socket>,
+    started: Instant,
+    /// Taken from the socket; the engine takes no more than its inbox holds.
+    received: VecDeque<Bytes>,
+    outgoing: VecDeque<Transmit>,
+    /// The engine may have more to send than was taken from it.
+    has_more: bool,
+    is_listening: bool,
+    is_flushed: bool,
+    timer: Pin<Box<Sleep>>,
+    finishing: Option<Finishing>,
+}
+
+/// A shutdown under way.
+#[derive(Clone, Copy)]
+struct Finishing {
+    since: Instant,
+    /// When the node was heard last.
+    heard: Instant,
+}
+
+impl<'a> Driver<'a> {
+    fn new(link: &'a Link, url: Uri, socket: Box<dyn Socket>) -> Self {
+        Self {
+            link,
+            url,
+            socket,
+            started: Instant::now(),
+            received: VecDeque::with_capacity(RECEIVE_BATCH),
+            outgoing: VecDeque::new(),
+            has_more: false,
+            is_listening: true,
+            is_flushed: true,
+            timer: Box::pin(sleep(Duration::ZERO)),
+            finishing: None,
+        }
+    }
+
+    /// Carries frames until the end.
+    async fn run(mut self, grant: &Grant) -> End {
+        self.link.shared.lock().channel.handle_connected(&grant.token, Instant::now());
+        loop {
+            let (outcome, is_over) = match poll_fn(|cx| self.poll(cx)).await {
+                Stop::Lost(cut) => match self.resume(cut).await {
+                    Ok(()) => continue,
+                    Err(outcome) => (outcome, false),
+                },
+                Stop::Closed(reason) => (self.closed(reason), true),
+                Stop::Finished => (Ok(()), true),
+                Stop::GivenUp => (self.given_up(), false),
+                Stop::Failed(error) => (Err(error), false),
+            };
+            self.socket.close();
+            return End { outcome, is_over };
+        }
+    }
+
+    fn closed(&self, reason: CloseReason) -> Result<(), StreamError> {
+        match reason {
+            CloseReason::Ended if self.is_open() => Ok(()),
+            CloseReason::Ended => Err(StreamError::EndedEarly),
+            CloseReason::ByService(text) => Err(StreamError::Ended(text)),
+            CloseReason::Incomplete => Err(StreamError::Incomplete),
+        }
+    }
+
+    fn given_up(&self) -> Result<(), StreamError> {
+        let is_wanted_now = self.link.shared.goal() == Goal::Terminate;
+        match self.finishing {
+            Some(_) if self.link.shared.lock().channel.is_delivered() => Ok(()),
+            Some(_) if !is_wanted_now => Err(StreamError::Unconfirmed),
+            _ => Err(StreamError::Terminated),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.link.shared.agent_version.get().is_some()
+    }
+
+    /// Gets a new socket for the lost one; otherwise says how the stream ended.
+    async fn resume(&mut self, cut: io::Error) -> Result<(), Result<(), StreamError>> {
+        let shared = &self.link.shared;
+        self.outgoing.clear();
+        self.received.clear();
+        shared.lock().channel.handle_disconnected(Instant::now());
+        shared.connection.send_replace(ConnectionState::Reconnecting(cut.to_string()));
+        let (socket, token) = tokio::select! {
+            next = self.link.resume(&self.url, cut, self.is_open()) => next.map_err(Err)?,
+            () = self.link.is_given_up() => return Err(self.given_up()),
+        };
+        self.socket = socket;
+        self.is_flushed = true;
+        shared.lock().channel.handle_connected(&token, Instant::now());
+        let state = if self.is_open() { ConnectionState::Connected } else { ConnectionState::Opening };
+        shared.connection.send_replace(state);
+        Ok(())
+    }
+
+    /// Input, one step of the engine, output, until all of them wait.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        loop {
+            let was_listening = self.is_listening;
+            let received = self.receive(cx);
+            let deadline = match self.step(cx) {
+                Ok(deadline) => deadline,
+                Err(stop) => return Poll::Ready(stop),
+            };
+            let is_busy = match received.and_then(|more| Ok(more | self.send(cx)?)) {
+                Ok(is_busy) => is_busy,
+                Err(error) => return Poll::Ready(Stop::Lost(error)),
+            };
+            let listens_again = self.is_listening && !was_listening;
+            if !is_busy && !listens_again {
+                ready!(self.poll_timer(cx, deadline));
+            }
+        }
+    }
+
+    /// Takes what has arrived; says whether there may be more.
+    fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        while self.is_listening && self.received.len() < RECEIVE_BATCH {
+            match self.socket.poll_receive(cx) {
+                Poll::Ready(frame) => self.received.push_back(frame?),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(self.is_listening)
+    }
+
+    /// Gives the engine what happened and takes what it wants sent; says when it wants to be called again.
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<Option<Instant>, Stop> {
+        let now = Instant::now();
+        let mut state = self.link.shared.attend(cx);
+        let is_heard = !self.received.is_empty();
+        while !state.channel.is_inbox_full() {
+            let Some(frame) = self.received.pop_front() else { break };
+            state.channel.handle_frame(frame, now).map_err(|error| Stop::Failed(error.into()))?;
+        }
+        if state.channel.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            state.channel.handle_timeout(now).map_err(|error| Stop::Failed(error.into()))?;
+        }
+        let limit = self.follow_goal(&mut state, is_heard, now)?;
+        self.refill(&mut state, now);
+        self.tell(&mut state)?;
+        self.is_listening = !state.channel.is_inbox_full();
+        Ok(state.channel.poll_timeout().into_iter().chain(limit).min())
+    }
+
+    /// Does what the user wants; says until when a shutdown may take.
+    fn follow_goal(&mut self, state: &mut State, is_heard: bool, now: Instant) -> Result<Option<Instant>, Stop> {
+        let goal = self.link.shared.goal();
+        if goal == Goal::Run {
+            return Ok(None);
+        }
+        if goal == Goal::Terminate || !self.is_open() {
+            return Err(Stop::GivenUp);
+        }
+        state.channel.finish(now);
+        if goal == Goal::Abandon {
+            while state.channel.read().is_some() {}
+        }
+        let finishing = self.finishing.get_or_insert(Finishing { since: now, heard: now });
+        if is_heard {
+            finishing.heard = now;
+        }
+        let limit = (finishing.heard + self.link.options.drain_timeout).min(finishing.since + FINISH_LIMIT);
+        if now >= limit { Err(Stop::GivenUp) } else { Ok(Some(limit)) }
+    }
+
+    /// Takes frames for the socket once it has taken all before.
+    fn refill(&mut self, state: &mut State, now: Instant) {
+        if !self.outgoing.is_empty() {
+            return;
+        }
+        let mut bytes = 0;
+        while bytes < SEND_BATCH {
+            let Some(frame) = state.channel.poll_transmit(now) else { break };
+            bytes += match &frame {
+                Transmit::Text(text) => text.len(),
+                Transmit::Binary(frame) => frame.len(),
+            };
+            self.outgoing.push_back(frame);
+        }
+        self.has_more = bytes >= SEND_BATCH;
+    }
+
+    /// Passes the engine's events on.
+    fn tell(&self, state: &mut State) -> Result<(), Stop> {
+        while let Some(event) = state.channel.poll_event() {
+            match event {
+                Event::Readable => wake(&mut state.reader),
+                Event::Writable => wake(&mut state.writer),
+                Event::Established { agent_version } => {
+                    report_stage("handshake", self.started);
+                    let _ = self.link.shared.agent_version.set(agent_version);
+                    self.link.shared.connection.send_replace(ConnectionState::Connected);
+                    wake(&mut state.opener);
+                }
+                Event::Finished => return Err(Stop::Finished),
+                Event::Closed(reason) => return Err(Stop::Closed(reason)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the socket what it takes; says whether the engine may have more for it.
+    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        while !self.outgoing.is_empty() {
+            if self.socket.poll_ready(cx)?.is_pending() {
+                return Ok(false);
+            }
+            if let Some(frame) = self.outgoing.pop_front() {
+                self.socket.send(frame)?;
+                self.is_flushed = false;
+            }
+        }
+        if !self.has_more && !self.is_flushed {
+            self.is_flushed = self.socket.poll_flush(cx)?.is_ready();
+        }
+        Ok(self.has_more)
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+        // What is due now and waits for the socket will be done when the socket is ready.
+        let is_blocked = !self.outgoing.is_empty();
+        let Some(deadline) = deadline.filter(|deadline| !is_blocked || *deadline > Instant::now()) else {
+            return Poll::Pending;
+        };
+        if self.timer.deadline() != deadline.into() {
+            self.timer.as_mut().reset(deadline.into());
+        }
+        self.timer.as_mut().poll(cx)
+    }
+}

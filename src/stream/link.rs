@@ -1,0 +1,160 @@
+//! The ways to the service: how a stream gets a socket, the first and every next one, and how it ends the session
+//! without one.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use tokio::time::{sleep, timeout};
+
+use super::service::{Grant, ServiceError, SessionId, SsmService, is_presigned, report_stage};
+use super::shared::{Goal, Shared, random};
+use super::socket::{Connect, ConnectError, Socket};
+use super::{StreamError, StreamOptions, url};
+
+/// How often a connection that never was open is tried again, as the official client does
+/// (`sessionhandler.go: OpenDataChannel`).
+const CONNECT_RETRIES: u32 = 5;
+
+/// A connection lost before the stream is open is not worth waiting for as long as a shell is.
+const OPENING_LIMIT: Duration = Duration::from_secs(30);
+
+/// The longest wait for the API to terminate the session.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is needed to reach the service about one session.
+pub(super) struct Link {
+    pub(super) service: Arc<dyn SsmService>,
+    pub(super) connect: Arc<dyn Connect>,
+    pub(super) options: StreamOptions,
+    pub(super) shared: Arc<Shared>,
+    pub(super) session: SessionId,
+}
+
+impl Link {
+    /// The session's first socket. What fails in passing is tried again, with the same token.
+    pub(super) async fn first_socket(&self, grant: &Grant) -> Result<(Uri, Box<dyn Socket>), StreamError> {
+        let started = Instant::now();
+        let url = url::check(&grant.stream_url, self.service.configured_host())?;
+        let connecting = async {
+            let mut backoff = Backoff::new();
+            for _ in 0..CONNECT_RETRIES {
+                match self.socket(&url).await {
+                    Err(error) if error.is_transient() => sleep(backoff.next()).await,
+                    result => return result,
+                }
+            }
+            self.socket(&url).await
+        };
+        let socket = tokio::select! {
+            socket = connecting => socket?,
+            () = self.is_given_up() => return Err(StreamError::Terminated),
+        };
+        report_stage("WebSocket", started);
+        Ok((url, socket))
+    }
+
+    /// One try at a socket; the upgrade is signed anew.
+    async fn socket(&self, url: &Uri) -> Result<Box<dyn Socket>, StreamError> {
+        // `Uri` shows exactly what it was parsed from.
+        let headers = self.service.sign_upgrade(&url.to_string()).await?;
+        let host = || url.host().unwrap_or_default().to_owned();
+        self.connect.connect(url, headers).await.map_err(|error| match error {
+            ConnectError::Denied(message) => StreamError::UpgradeDenied(self.service.upgrade_denied(message)),
+            ConnectError::Refused(status) => StreamError::UpgradeRefused { host: host(), status },
+            ConnectError::Io(source) => StreamError::Connect { host: host(), source: Arc::new(source) },
+        })
+    }
+
+    /// A new socket for the session, and the token for it. The URL stays the first one, as with the official client,
+    /// unless its own signature has an end.
+    async fn next_socket(&self, url: &Uri) -> Result<(Box<dyn Socket>, String), StreamError> {
+        let grant = self.service.resume(&self.session).await?;
+        let socket = if is_presigned(url.query().unwrap_or_default()) {
+            self.socket(&url::check(&grant.stream_url, self.service.configured_host())?).await?
+        } else {
+            self.socket(url).await?
+        };
+        Ok((socket, grant.token))
+    }
+
+    /// Tries until the connection is back, the time is over, or the session is.
+    pub(super) async fn resume(
+        &self,
+        url: &Uri,
+        cut: io::Error,
+        is_open: bool,
+    ) -> Result<(Box<dyn Socket>, String), StreamError> {
+        let started = Instant::now();
+        let limit = self.options.resume_timeout;
+        let limit = if is_open { limit } else { limit.min(OPENING_LIMIT) };
+        let mut backoff = Backoff::new();
+        let mut last = StreamError::Cut(Arc::new(cut));
+        loop {
+            let left = limit.saturating_sub(started.elapsed());
+            match timeout(left, self.next_socket(url)).await {
+                Ok(Ok(next)) => return Ok(next),
+                Ok(Err(error)) if !error.is_transient() => return Err(error),
+                Ok(Err(error)) => last = error,
+                Err(_) => return Err(StreamError::Lost { waited: started.elapsed(), source: Box::new(last) }),
+            }
+            tracing::debug!(session = %self.session, error = %last, "cannot resume yet");
+            sleep(backoff.next()).await;
+        }
+    }
+
+    /// Returns when nobody wants the session any more; a shutdown leaves a little time.
+    pub(super) async fn is_given_up(&self) {
+        let mut goal = self.shared.goal.subscribe();
+        let _ = goal.wait_for(|goal| *goal >= Goal::Finish).await;
+        let _ = timeout(self.options.drain_timeout, goal.wait_for(|goal| *goal >= Goal::Abandon)).await;
+    }
+
+    /// Ends the session through the API; `outcome` is how the stream ended.
+    pub(super) async fn terminate(&self, outcome: Result<(), StreamError>) -> Result<(), StreamError> {
+        let terminated = timeout(TERMINATE_TIMEOUT, self.service.terminate(&self.session)).await;
+        let Err(source) = terminated.unwrap_or_else(|_| Err(timed_out("TerminateSession"))) else { return outcome };
+        tracing::warn!(session = %self.session, error = %source, "the session could not be terminated");
+        outcome.and(Err(StreamError::NotTerminated { session: self.session.clone(), source }))
+    }
+}
+
+fn timed_out(operation: &'static str) -> ServiceError {
+    ServiceError::Unreachable { operation, message: "no answer in time".to_owned() }
+}
+
+/// Growing delays, 0.1 to 5 s, each spread over a half of itself so that many clients do not return as one.
+struct Backoff(Duration);
+
+impl Backoff {
+    const CAP: Duration = Duration::from_secs(5);
+
+    fn new() -> Self {
+        Self(Duration::from_millis(100))
+    }
+
+    fn next(&mut self) -> Duration {
+        let base = self.0;
+        self.0 = (base * 2).min(Self::CAP);
+        let jitter = u32::try_from(random() % 1000).unwrap_or_default();
+        base / 2 + base / 2 * jitter / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_the_cap_and_are_spread() {
+        let mut backoff = Backoff::new();
+        let mut base = Duration::from_millis(100);
+        for _ in 0..10 {
+            let delay = backoff.next();
+            assert!(base / 2 <= delay && delay <= base, "{delay:?} of {base:?}");
+            base = (base * 2).min(Backoff::CAP);
+        }
+        assert_eq!(base, Backoff::CAP);
+    }
+}

@@ -1,0 +1,279 @@
+//! The WebSocket: connecting it, keeping it alive, and the traits that stand for it in tests.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{SinkExt, StreamExt};
+use http::{Request, StatusCode, Uri};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use super::service::UpgradeHeaders;
+use crate::datachannel::Transmit;
+
+/// The longest wait for one connection: name resolution, TCP, TLS and upgrade together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Network address translators and load balancers forget a connection that is silent for a minute.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Two pings and their answers are missing: nobody is there any more.
+const DEAD_AFTER: Duration = Duration::from_secs(75);
+
+/// The largest message taken from the service. The agent sends 1 KiB; this only bounds what a broken peer may cost.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Frames are gathered up to this size before they are written; what is gathered is flushed when nothing is left to send.
+const WRITE_BUFFER: usize = 128 << 10;
+
+/// One open WebSocket: a frame is one message of the data channel.
+///
+/// All methods are called from the one task that drives the stream. Any error means that the connection is gone.
+pub(super) trait Socket: Send {
+    /// The next frame.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>>;
+    /// Whether `send` may be called.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Takes one frame; it leaves with the next flush at the latest.
+    fn send(&mut self, frame: Transmit) -> io::Result<()>;
+    /// Hands everything taken to the operating system.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Says goodbye as far as that is possible without waiting.
+    fn close(&mut self);
+}
+
+/// Opens sockets.
+pub(super) trait Connect: Send + Sync + 'static {
+    /// Opens a WebSocket to `url`. Cancelling it closes the connection.
+    fn connect<'a>(
+        &'a self,
+        url: &'a Uri,
+        headers: UpgradeHeaders,
+    ) -> BoxFuture<'a, Result<Box<dyn Socket>, ConnectError>>;
+
+    /// Does in advance what a connection over TLS will need.
+    fn prepare(&self) {}
+}
+
+/// Why a WebSocket could not be opened.
+#[derive(Debug)]
+pub(super) enum ConnectError {
+    /// The upgrade was answered 401 or 403, with this text.
+    Denied(String),
+    /// The upgrade was answered with another status.
+    Refused(u16),
+    /// There was no answer.
+    Io(io::Error),
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<WsError> for ConnectError {
+    fn from(error: WsError) -> Self {
+        match error {
+            WsError::Http(answer) => match answer.status() {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Denied(excerpt(answer.into_body())),
+                other => Self::Refused(other.as_u16()),
+            },
+            other => Self::Io(lost(other)),
+        }
+    }
+}
+
+/// The beginning of an answer's body, fit for a terminal.
+fn excerpt(body: Option<Vec<u8>>) -> String {
+    let body = body.unwrap_or_default();
+    let text = String::from_utf8_lossy(&body);
+    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+/// Connects over the network.
+pub(super) struct Network;
+
+impl Connect for Network {
+    fn connect<'a>(
+        &'a self,
+        url: &'a Uri,
+        headers: UpgradeHeaders,
+    ) -> BoxFuture<'a, Result<Box<dyn Socket>, ConnectError>> {
+        Box::pin(async move {
+            let opened = timeout(CONNECT_TIMEOUT, dial(url, headers)).await;
+            opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+        })
+    }
+
+    fn prepare(&self) {
+        // A failure is met again, and told, where the connection is made.
+        drop(tokio::spawn(tls_config()));
+    }
+}
+
+async fn dial(url: &Uri, headers: UpgradeHeaders) -> Result<Box<dyn Socket>, ConnectError> {
+    let is_tls = url.scheme_str() == Some("wss");
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let request = upgrade_request(url, headers)?;
+    let tcp = TcpStream::connect((host, port)).await?;
+    tcp.set_nodelay(true)?;
+    if !is_tls {
+        return Ok(Box::new(WebSocket::upgrade(request, tcp).await?));
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let tls = TlsConnector::from(tls_config().await?).connect(name, tcp).await?;
+    Ok(Box::new(WebSocket::upgrade(request, tls).await?))
+}
+
+/// The request line carries the URL as given: its query may hold base64 that any re-encoding would change.
+fn upgrade_request(url: &Uri, headers: UpgradeHeaders) -> io::Result<Request<()>> {
+    let mut request = Request::get(url)
+        .header("Host", url.authority().map_or("", |authority| authority.as_str()))
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", generate_key())
+        .body(())
+        .map_err(io::Error::other)?;
+    request.headers_mut().extend(headers);
+    Ok(request)
+}
+
+/// The TLS settings of the process. Reading the system's certificates takes tens of milliseconds: once, off the async
+/// threads, and only where TLS is used.
+async fn tls_config() -> io::Result<Arc<ClientConfig>> {
+    static CONFIG: OnceCell<Arc<ClientConfig>> = OnceCell::const_new();
+    let load = || async { tokio::task::spawn_blocking(load_tls_config).await.map_err(io::Error::other)? };
+    CONFIG.get_or_try_init(load).await.cloned()
+}
+
+fn load_tls_config() -> io::Result<Arc<ClientConfig>> {
+    let loaded = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (usable, unusable) = roots.add_parsable_certificates(loaded.certs);
+    tracing::debug!(usable, unusable, errors = ?loaded.errors, "loaded the system's root certificates");
+    if usable == 0 {
+        return Err(io::Error::other("the system has no usable root certificates"));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// A WebSocket over any transport.
+pub(super) struct WebSocket<S> {
+    inner: WebSocketStream<S>,
+    beat: Interval,
+    heard: Instant,
+    ping: Ping,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ping {
+    Idle,
+    Due,
+    Unflushed,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
+    async fn upgrade(request: Request<()>, transport: S) -> Result<Self, WsError> {
+        let config = WebSocketConfig::default()
+            .write_buffer_size(WRITE_BUFFER)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let (inner, _answer) = client_async_with_config(request, transport, Some(config)).await?;
+        Ok(Self::new(inner))
+    }
+
+    pub(super) fn new(inner: WebSocketStream<S>) -> Self {
+        let mut beat = interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { inner, beat, heard: Instant::now(), ping: Ping::Idle }
+    }
+
+    /// Sends the pings that are due, and gives up on a peer that has been silent too long.
+    fn keep_alive(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.beat.poll_tick(cx).is_ready() {
+            if self.heard.elapsed() > DEAD_AFTER {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was heard from the service"));
+            }
+            self.ping = Ping::Due;
+        }
+        if self.ping == Ping::Due && self.poll_ready(cx)?.is_ready() {
+            self.inner.start_send_unpin(Message::Ping(Bytes::from_static(b"keepalive"))).map_err(lost)?;
+            self.ping = Ping::Unflushed;
+        }
+        if self.ping == Ping::Unflushed && self.poll_flush(cx)?.is_ready() {
+            self.ping = Ping::Idle;
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocket<S> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        self.keep_alive(cx)?;
+        loop {
+            let message = ready!(self.inner.poll_next_unpin(cx)).unwrap_or(Err(WsError::ConnectionClosed));
+            let message = message.map_err(lost)?;
+            self.heard = Instant::now();
+            match message {
+                Message::Binary(frame) => return Poll::Ready(Ok(frame)),
+                Message::Text(frame) => return Poll::Ready(Ok(frame.into())),
+                Message::Close(reason) => {
+                    let reason = reason.map_or_else(String::new, |r| format!(": {} {}", u16::from(r.code), r.reason));
+                    let text = format!("the service closed the WebSocket{reason}");
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, text)));
+                }
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_ready_unpin(cx).map_err(lost)
+    }
+
+    fn send(&mut self, frame: Transmit) -> io::Result<()> {
+        let message = match frame {
+            Transmit::Text(text) => Message::text(text),
+            Transmit::Binary(bytes) => Message::Binary(bytes),
+        };
+        self.inner.start_send_unpin(message).map_err(lost)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_flush_unpin(cx).map_err(lost)
+    }
+
+    fn close(&mut self) {
+        let _ = self.inner.poll_close_unpin(&mut Context::from_waker(Waker::noop()));
+    }
+}
+
+fn lost(error: WsError) -> io::Error {
+    match error {
+        WsError::Io(error) => error,
+        WsError::ConnectionClosed | WsError::AlreadyClosed => io::ErrorKind::UnexpectedEof.into(),
+        // Not the error itself: it may carry a message, and with it the token.
+        other => io::Error::other(other.to_string()),
+    }
+}

@@ -1,0 +1,7 @@
+//! The stream over WebSockets in memory, against a scripted node and a scripted control plane.
+
+mod carrying;
+mod ending;
+mod opening;
+mod resuming;
+mod world;
