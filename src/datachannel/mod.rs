@@ -214,6 +214,12 @@ impl DataChannel {
         self.inbox.is_full()
     }
 
+    /// Whether everything written has been acknowledged; the TerminateSession flag itself does not count.
+    pub fn is_delivered(&self) -> bool {
+        let flag = usize::from(self.finish == Finish::FlagSent);
+        self.pending.bytes() == 0 && self.outbox.span() <= flag
+    }
+
     /// Whether `Closed` was reported or a fatal error returned.
     pub fn is_closed(&self) -> bool {
         self.state == State::Closed

@@ -91,17 +91,17 @@ impl Link {
         let limit = if is_open { limit } else { limit.min(OPENING_LIMIT) };
         let mut backoff = Backoff::new();
         let mut last = StreamError::Cut(Arc::new(cut));
-        loop {
-            let left = limit.saturating_sub(started.elapsed());
+        while let Some(left) = limit.checked_sub(started.elapsed()) {
             match timeout(left, self.next_socket(url)).await {
                 Ok(Ok(next)) => return Ok(next),
                 Ok(Err(error)) if !error.is_transient() => return Err(error),
                 Ok(Err(error)) => last = error,
-                Err(_) => return Err(StreamError::Lost { waited: started.elapsed(), source: Box::new(last) }),
+                Err(_) => break,
             }
             tracing::debug!(session = %self.session, error = %last, "cannot resume yet");
             sleep(backoff.next()).await;
         }
+        Err(StreamError::Lost { waited: started.elapsed(), source: Box::new(last) })
     }
 
     /// Returns when nobody wants the session any more; a shutdown leaves a little time.

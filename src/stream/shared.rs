@@ -150,13 +150,11 @@ impl Shared {
             }
             return Poll::Ready(Ok(()));
         }
-        match &state.ended {
-            Some(outcome) => Poll::Ready(outcome.clone().map_err(io::Error::from)),
-            None => {
-                wait(&mut state.reader, cx);
-                Poll::Pending
-            }
+        if let Some(outcome) = &state.ended {
+            return Poll::Ready(outcome.clone().map_err(io::Error::from));
         }
+        wait(&mut state.reader, cx);
+        Poll::Pending
     }
 
     pub(super) fn poll_write(&self, cx: &Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
