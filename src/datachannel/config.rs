@@ -67,6 +67,8 @@ pub struct Stats {
     pub messages_sent: u64,
     /// Messages sent again.
     pub messages_resent: u64,
+    /// Messages given up as acknowledged because an old agent will not say so again.
+    pub messages_forgotten: u64,
     /// Payload bytes of the messages sent for the first time.
     pub bytes_sent: u64,
     /// Acknowledgements sent, repeated ones included.

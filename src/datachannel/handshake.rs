@@ -12,6 +12,8 @@ const HOLD_OFF: Duration = Duration::from_millis(30);
 /// Before this version it acknowledges and loses them.
 const HOLD_OFF_OF_OLD_AGENTS: Duration = Duration::from_secs(1);
 const KEEPS_EARLY_DATA: [u32; 4] = [3, 0, 655, 0];
+/// Before this version it does not acknowledge a repeated message again.
+const ACKNOWLEDGES_REPEATED: [u32; 4] = [3, 2, 1041, 0];
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -35,6 +37,11 @@ pub(super) fn answer(request: &HandshakeRequest, client_version: &str) -> Answer
 /// How long after `HandshakeComplete` the agent may still not be ready for application bytes.
 pub(super) fn hold_off(agent_version: &str) -> Duration {
     if is_older(agent_version, KEEPS_EARLY_DATA) { HOLD_OFF_OF_OLD_AGENTS } else { HOLD_OFF }
+}
+
+/// Whether the agent acknowledges each message once only, so that a lost acknowledgement stays lost.
+pub(super) fn acknowledges_once(agent_version: &str) -> bool {
+    is_older(agent_version, ACKNOWLEDGES_REPEATED)
 }
 
 fn process(action: &RequestedClientAction) -> ProcessedClientAction {
@@ -62,7 +69,7 @@ fn refusal(action: &RequestedClientAction) -> Option<String> {
 }
 
 /// A version that is not four numbers counts as old.
-pub(super) fn is_older(version: &str, than: [u32; 4]) -> bool {
+fn is_older(version: &str, than: [u32; 4]) -> bool {
     let parts: Result<Vec<u32>, _> = version.split('.').map(str::parse).collect();
     parts.map_or(true, |parts| parts.len() != 4 || parts.as_slice() < than.as_slice())
 }

@@ -154,6 +154,8 @@ impl DataChannel {
         }
         if self.is_connected {
             self.outbox.handle_timeout(now);
+            self.note_room();
+            self.note_finished();
         }
         Ok(())
     }
@@ -227,7 +229,12 @@ impl DataChannel {
 
     /// What has been seen so far.
     pub fn stats(&self) -> Stats {
-        Stats { in_flight: self.outbox.bytes(), round_trip: self.outbox.round_trip(), ..self.stats }
+        Stats {
+            messages_forgotten: self.outbox.forgotten(),
+            in_flight: self.outbox.bytes(),
+            round_trip: self.outbox.round_trip(),
+            ..self.stats
+        }
     }
 
     fn takes_writes(&self) -> bool {

@@ -4,10 +4,10 @@
 //! a loss, as in RFC 9002:
 //!
 //! - *A later transmission has arrived.* Then about one round trip after its own transmission a message counts as lost.
-//! - *Silence.* When nothing was acknowledged for the retransmission timeout, two messages are sent again as probes: the
-//!   oldest, and the one whose last transmission is the longest ago. The timeout doubles until something is
-//!   acknowledged. An acknowledged probe is no sign about the others, which may all be on their way behind a stalled
-//!   reader; so, as in TCP's slow start, each one that is acknowledged lets two more go.
+//! - *Silence.* When nothing was acknowledged for the retransmission timeout, the oldest message is sent again as a
+//!   probe, and with it the one whose last transmission is the longest ago. The timeout doubles until something is
+//!   acknowledged. An acknowledged probe says nothing about the others, which may all be on their way behind a reader
+//!   that stalls. Only when silence follows again are they probed too, twice as many each time.
 //!
 //! A timer of its own for each message would do worse: behind a queue longer than the timeout, every message would be
 //! sent again while the first copies were still on their way.
@@ -23,6 +23,9 @@ use super::rtt::RttEstimator;
 
 /// Between probes, and between transmissions of one message, unless the round trip is longer.
 const MAX_BACK_OFF: Duration = Duration::from_secs(1);
+/// Transmissions after which a message counts as acknowledged, where the agent may have lost an acknowledgement for
+/// good: that every one of so many was lost, and later ones were not, is the less likely story.
+const ENOUGH_FOR_OLD_AGENTS: u32 = 12;
 /// The agent leaves the first bytes unacknowledged while it connects to its port, which takes less than this.
 const FIRST_DATA_TIMEOUT: Duration = Duration::from_millis(30);
 
@@ -66,15 +69,19 @@ pub(super) struct Outbox {
     rtt: RttEstimator,
     silence: Silence,
     data_acknowledged: bool,
+    /// The agent acknowledges a message once only.
+    is_agent_old: bool,
+    forgotten: u64,
 }
 
 /// How long nothing has been acknowledged.
 #[derive(Debug, Default)]
 struct Silence {
     since: Option<Instant>,
+    /// Probes unanswered.
     probes: u32,
-    /// Set while probes are being acknowledged: the transmissions before this one are yet to be probed.
-    recovery: Option<u64>,
+    /// Messages in the last probe, unless a message that was sent only once has been acknowledged since.
+    burst: usize,
 }
 
 impl Outbox {
@@ -99,6 +106,16 @@ impl Outbox {
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.rtt.smoothed()
+    }
+
+    /// Messages no longer waited for, although they were not acknowledged.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// An agent that acknowledges a message once only can never repair an acknowledgement that was lost.
+    pub(super) fn expect_single_acknowledgements(&mut self) {
+        self.is_agent_old = true;
     }
 
     /// Keeps the message with the next sequence number, which is leaving now.
@@ -131,21 +148,17 @@ impl Outbox {
     /// Takes an acknowledgement. False if no message was waiting for it.
     pub(super) fn acknowledge(&mut self, sequence: i64, now: Instant) -> bool {
         let Some(sent) = u64::try_from(sequence).ok().and_then(|sequence| self.take(sequence)) else { return false };
-        self.bytes -= sent.payload;
         self.data_acknowledged |= sent.is_data;
         self.silence.since = Some(now);
         self.silence.probes = 0;
         let elapsed = now.saturating_duration_since(sent.at);
         if sent.transmissions == 1 {
             self.rtt.record(elapsed);
-            self.silence.recovery = None;
+            self.silence.burst = 0;
             self.arrived = self.arrived.max(sent.transmission);
         } else if elapsed < self.rtt.minimum() {
             // An earlier transmission has arrived: sending it again was a mistake.
-            self.silence.recovery = None;
             self.rtt.note_overtaking();
-        } else {
-            self.probe_further();
         }
         self.note_overdue();
         self.expire_overdue(now);
@@ -184,21 +197,15 @@ impl Outbox {
     }
 
     fn probe(&mut self, now: Instant) {
+        let answered = self.silence.probes == 0;
+        self.silence.burst = if answered { (self.silence.burst * 2).clamp(1, self.messages.len()) } else { 1 };
         self.silence.probes += 1;
         self.silence.since = Some(now);
-        self.silence.recovery = Some(self.transmissions);
-        if let Some(stalest) = self.flying.first_key_value().map(|(_, sequence)| *sequence) {
-            self.lose(stalest);
-        }
-        self.lose(self.base);
-    }
-
-    fn probe_further(&mut self) {
-        let Some(end) = self.silence.recovery else { return };
-        let next: Vec<u64> = self.flying.range(..=end).take(2).map(|(_, sequence)| *sequence).collect();
-        for sequence in next {
+        let stalest: Vec<u64> = self.flying.values().copied().take(self.silence.burst).collect();
+        for sequence in stalest {
             self.lose(sequence);
         }
+        self.lose(self.base);
     }
 
     /// Whatever was sent before a transmission that has arrived should have arrived.
@@ -216,8 +223,18 @@ impl Outbox {
 
     fn expire_overdue(&mut self, now: Instant) {
         while let Some((_, sequence)) = self.overdue.first().copied().filter(|(deadline, _)| *deadline <= now) {
-            self.lose(sequence);
+            if self.is_enough(sequence) {
+                self.take(sequence);
+                self.forgotten += 1;
+            } else {
+                self.lose(sequence);
+            }
         }
+    }
+
+    fn is_enough(&mut self, sequence: u64) -> bool {
+        let transmissions = entry_mut(&mut self.messages, self.base, sequence).map_or(0, |sent| sent.transmissions);
+        self.is_agent_old && transmissions >= ENOUGH_FOR_OLD_AGENTS
     }
 
     /// Moves a message to `lost`.
@@ -245,6 +262,7 @@ impl Outbox {
     fn take(&mut self, sequence: u64) -> Option<Sent> {
         let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
         let sent = self.messages.get_mut(index)?.take()?;
+        self.bytes -= sent.payload;
         self.leave(sent.place, sent.transmission, sequence);
         while self.messages.front().is_some_and(Option::is_none) {
             self.messages.pop_front();
@@ -270,3 +288,6 @@ fn entry_mut(messages: &mut VecDeque<Option<Sent>>, base: u64, sequence: u64) ->
 fn back_off(delay: Duration, doublings: u32) -> Duration {
     delay.saturating_mul(1 << doublings.min(16))
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,6 +98,9 @@ impl DataChannel {
             return;
         };
         let hold_off = handshake::hold_off(agent_version);
+        if handshake::acknowledges_once(agent_version) {
+            self.outbox.expect_single_acknowledgements();
+        }
         self.events.established = Some(agent_version.clone());
         self.state = State::Settling;
         self.timers.stop(Timer::Handshake);

@@ -13,6 +13,8 @@ use super::*;
 use crate::wire::{Acknowledge, ChannelClosed, Message, MessageKind, PayloadType};
 
 const MS: Duration = Duration::from_millis(1);
+/// No sequence numbers.
+const NOTHING: [i64; 0] = [];
 const REQUEST: &str = r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"portNumber":"22"}}}]}"#;
 
 /// Some moment for a test to begin at: only the clock makes one.

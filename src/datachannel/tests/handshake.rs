@@ -65,7 +65,7 @@ fn bytes_written_early_leave_with_the_agents_first_output() {
     let mut bench = Bench::connected();
     bench.shake_hands("3.3.0.0");
     assert_eq!(bench.write(b"SSH-2.0-client\r\n"), 16);
-    assert_eq!(bench.data_sent(), [] as [i64; 0]);
+    assert_eq!(bench.data_sent(), NOTHING);
     bench.output(2, b"SSH-2.0-agent\r\n");
     let sent = bench.drain();
     assert_eq!(kinds(&sent)[1], ("input_stream_data", PayloadType::Output));
@@ -78,7 +78,7 @@ fn without_output_bytes_leave_after_the_hold_off() {
         let mut bench = Bench::connected();
         bench.shake_hands(version);
         bench.write(b"hello");
-        assert_eq!(bench.run((hold_off - 1) * MS), [] as [i64; 0], "{version}");
+        assert_eq!(bench.run((hold_off - 1) * MS), NOTHING, "{version}");
         assert_eq!(bench.run(MS), [1], "{version}");
     }
 }
@@ -89,9 +89,9 @@ fn there_is_never_a_second_response_under_a_new_number() {
     bench.stream(0, PayloadType::HandshakeRequest, REQUEST.as_bytes());
     let first = bench.frames().pop();
     bench.stream(0, PayloadType::HandshakeRequest, REQUEST.as_bytes());
-    assert_eq!(bench.data_sent(), [] as [i64; 0]);
+    assert_eq!(bench.data_sent(), NOTHING);
     bench.stream(1, PayloadType::HandshakeRequest, REQUEST.as_bytes());
-    assert_eq!(bench.data_sent(), [] as [i64; 0]);
+    assert_eq!(bench.data_sent(), NOTHING);
     bench.channel.handle_disconnected(bench.now);
     bench.connect();
     assert_eq!(bench.frames().pop(), first);

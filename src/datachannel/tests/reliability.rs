@@ -96,7 +96,7 @@ fn the_first_data_is_resent_after_30_ms_doubling_because_the_agent_may_not_be_re
     bench.write(b"hello");
     assert_eq!(bench.run(29 * MS), [1]);
     assert_eq!(bench.run(MS), [1]);
-    assert_eq!(bench.run(59 * MS), [] as [i64; 0]);
+    assert_eq!(bench.run(59 * MS), NOTHING);
     assert_eq!(bench.run(MS), [1]);
     assert_eq!(bench.run(120 * MS), [1]);
 }
@@ -107,11 +107,11 @@ fn nothing_acknowledged_is_sent_again() {
     bench.write(b"a");
     bench.drain();
     bench.ack(1);
-    assert_eq!(bench.run(Duration::from_mins(1)), [] as [i64; 0]);
+    assert_eq!(bench.run(Duration::from_mins(1)), NOTHING);
     assert_eq!(bench.channel.poll_timeout(), None);
     bench.channel.handle_disconnected(bench.now);
     bench.connect();
-    assert_eq!(bench.data_sent(), [] as [i64; 0]);
+    assert_eq!(bench.data_sent(), NOTHING);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_message_with_a_wrong_digest_is_dropped_without_acknowledgement() {
     };
     let bent = Frame { digest: [0; 32], ..Frame::new(good.clone()) };
     bench.channel.handle_frame(bent.encode(), bench.now).unwrap();
-    assert_eq!(bench.acks_sent(), [] as [i64; 0]);
+    assert_eq!(bench.acks_sent(), NOTHING);
     bench.channel.handle_frame(good.encode(), bench.now).unwrap();
     assert_eq!(bench.acks_sent(), [4]);
     assert_eq!(bench.read(), b"goodbent");

@@ -1,0 +1,97 @@
+//! What must hold at every step, seen from the wire.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use ssmssh::{
+    datachannel::{DataChannel, Transmit},
+    wire::{Acknowledge, Body, Message, MessageKind},
+};
+
+use crate::agent::ensure;
+
+/// The handshake's response and the flag do not wait for the window.
+const BESIDE_THE_WINDOW: usize = 1024;
+/// More frames than this without time going on is a busy loop.
+const MOST_STEPS_AT_ONCE: u32 = 100_000;
+
+#[derive(Default)]
+pub(crate) struct Watch {
+    max_in_flight: usize,
+    max_inbox: usize,
+    sent: HashMap<i64, Bytes>,
+    acknowledged: HashSet<i64>,
+    /// Lengths of the stream messages that have arrived.
+    received: HashMap<i64, usize>,
+    /// Bytes of the stream messages that the client has acknowledged.
+    accepted: usize,
+    accepted_numbers: HashSet<i64>,
+    at: Option<Instant>,
+    steps_at_once: u32,
+    pub(crate) resent: usize,
+}
+
+impl Watch {
+    pub(crate) fn new(max_in_flight: usize, max_inbox: usize) -> Self {
+        Self { max_in_flight, max_inbox, ..Self::default() }
+    }
+
+    pub(crate) fn client_receives(&mut self, frame: &Bytes) {
+        let Ok(message) = Message::decode(frame.clone()) else { return };
+        match message.kind {
+            MessageKind::Acknowledge => {
+                self.acknowledged.extend(Acknowledge::from_json(&message.payload).map(|ack| ack.sequence));
+            }
+            MessageKind::OutputStreamData => {
+                self.received.insert(message.sequence, message.payload.len());
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn client_sends(&mut self, transmit: &Transmit) -> Result<(), String> {
+        let Transmit::Binary(frame) = transmit else { return Ok(()) };
+        let message = Message::decode(frame.clone()).map_err(|error| error.to_string())?;
+        match message.kind {
+            MessageKind::InputStreamData => self.client_sends_data(message.sequence, frame),
+            MessageKind::Acknowledge => self.client_acknowledges(&message),
+            other => Err(format!("the client sent {}", other.as_str())),
+        }
+    }
+
+    fn client_sends_data(&mut self, sequence: i64, frame: &Bytes) -> Result<(), String> {
+        ensure(!self.acknowledged.contains(&sequence), || format!("{sequence} was acknowledged and is sent again"))?;
+        if let Some(first) = self.sent.get(&sequence) {
+            self.resent += 1;
+            return ensure(first == frame, || format!("{sequence} was sent again in another form"));
+        }
+        let next = i64::try_from(self.sent.len()).expect("a run is short");
+        ensure(sequence == next, || format!("{sequence} was sent where {next} was due"))?;
+        self.sent.insert(sequence, frame.clone());
+        Ok(())
+    }
+
+    fn client_acknowledges(&mut self, message: &Message) -> Result<(), String> {
+        let sequence = Acknowledge::from_json(&message.payload).map_err(|error| error.to_string())?.sequence;
+        let length = self.received.get(&sequence).ok_or_else(|| format!("{sequence} acknowledged, not received"))?;
+        if self.accepted_numbers.insert(sequence) {
+            self.accepted += length;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn after_drain(&mut self, channel: &DataChannel, read: usize, now: Instant) -> Result<(), String> {
+        let in_flight = channel.stats().in_flight;
+        ensure(in_flight <= self.max_in_flight + BESIDE_THE_WINDOW, || format!("{in_flight} bytes are in flight"))?;
+        let deadline = channel.poll_timeout();
+        ensure(deadline.is_none_or(|deadline| deadline > now), || "the next deadline is not in the future".into())?;
+        let kept = self.accepted.saturating_sub(read);
+        ensure(kept <= self.max_inbox + (64 << 10), || format!("{kept} bytes are kept for the reader"))?;
+        self.steps_at_once = if self.at == Some(now) { self.steps_at_once + 1 } else { 0 };
+        self.at = Some(now);
+        ensure(self.steps_at_once < MOST_STEPS_AT_ONCE, || "time does not go on".into())
+    }
+}
