@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// The answer to `~?`, lines ended for a terminal in raw mode.
-pub(crate) const HELP: &str = "~?\r\n\
-    Supported escape sequences:\r\n \
-    ~.   - end the session\r\n \
-    ~^Z  - suspend ssmssh\r\n \
-    ~?   - this message\r\n \
-    ~~   - send the escape character\r\n\
-    (Escapes are recognised only right after a newline.)\r\n";
+/// The answer to `~?`.
+pub(crate) const HELP: &str = "~?\n\
+    Supported escape sequences:\n \
+    ~.   - end the session\n \
+    ~^Z  - suspend ssmssh\n \
+    ~?   - this message\n \
+    ~~   - send the escape character\n\
+    (Escapes are recognised only right after a newline.)\n";
 
 const ESCAPE: u8 = b'~';
 const CONTROL_Z: u8 = 0x1a;

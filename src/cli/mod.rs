@@ -1,14 +1,36 @@
 //! Shared by both commands.
 
-#![expect(dead_code, reason = "the commands are being assembled")]
-
 mod args;
+mod askpass;
+mod connect;
 mod escape;
+mod identity;
 mod logging;
 mod modes;
 mod options;
 mod report;
+mod session;
 mod settings;
+mod signals;
+mod ssmssh;
 mod stdio;
 mod target;
 mod terminal;
+
+use report::CliError;
+
+/// Runs `ssmssh` with the arguments and the environment of the process, and returns its exit status.
+///
+/// The caller has to end the process with it: a thread that waits for input may be left behind.
+pub fn ssmssh() -> i32 {
+    ssmssh::main(std::env::args_os()).into()
+}
+
+/// Runs `work` on a runtime with `workers` threads, without waiting for what is still blocked when it is done.
+fn run_to_end<T>(workers: usize, work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = runtime.map_err(CliError::Runtime)?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}

@@ -2,6 +2,8 @@
 
 use rustix::termios::{ControlModes, InputModes, LocalModes, OutputModes, SpecialCodeIndex, Termios};
 
+use crate::ssh::PtyMode;
+
 const INPUT_SPEED: u8 = 128;
 const OUTPUT_SPEED: u8 = 129;
 
@@ -64,15 +66,16 @@ const OUTPUT: &[(u8, OutputModes)] = &[
     (75, OutputModes::ONLRET),
 ];
 
-/// The pairs of opcode and argument that describe `termios`.
-pub(crate) fn encode(termios: &Termios) -> Vec<(u8, u32)> {
+/// `termios` as pairs of a mode and its value.
+pub(crate) fn encode(termios: &Termios) -> Vec<(PtyMode, u32)> {
     let special = SPECIAL.iter().map(|(opcode, index)| (*opcode, special_code(termios.special_codes[*index])));
     let input = INPUT.iter().map(|(opcode, mode)| (*opcode, termios.input_modes.contains(*mode)));
     let local = LOCAL.iter().map(|(opcode, mode)| (*opcode, termios.local_modes.contains(*mode)));
     let output = OUTPUT.iter().map(|(opcode, mode)| (*opcode, termios.output_modes.contains(*mode)));
     let flags = input.chain(local).chain(output).chain(control(termios.control_modes));
     let speeds = [(INPUT_SPEED, termios.input_speed()), (OUTPUT_SPEED, termios.output_speed())];
-    special.chain(flags.map(|(opcode, set)| (opcode, u32::from(set)))).chain(speeds).collect()
+    let all = special.chain(flags.map(|(opcode, set)| (opcode, u32::from(set)))).chain(speeds);
+    all.map(|(opcode, value)| (PtyMode(opcode), value)).collect()
 }
 
 /// The character sizes are values of one field, not flags of their own.
@@ -112,7 +115,7 @@ mod tests {
     fn encoded(change: impl FnOnce(&mut Termios)) -> BTreeMap<u8, u32> {
         let mut termios = termios();
         change(&mut termios);
-        encode(&termios).into_iter().collect()
+        encode(&termios).into_iter().map(|(PtyMode(opcode), value)| (opcode, value)).collect()
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::ssh::StrictHostKeyChecking;
+
 /// What the `-o` options said. As in ssh, the first value given for a key is the one that counts; identity files and
 /// environment variables add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,18 +18,11 @@ pub(crate) struct SshOptions {
     pub(crate) port: Option<u16>,
     pub(crate) request_tty: Option<RequestTty>,
     pub(crate) send_env: Vec<String>,
+    pub(crate) server_alive_interval: Option<Duration>,
     pub(crate) set_env: Vec<(String, String)>,
     pub(crate) strict_host_key_checking: Option<StrictHostKeyChecking>,
     pub(crate) user: Option<String>,
     pub(crate) user_known_hosts_file: Option<PathBuf>,
-}
-
-/// What to do about a host key that is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StrictHostKeyChecking {
-    Yes,
-    AcceptNew,
-    Off,
 }
 
 /// When to ask for a pseudo-terminal.
@@ -78,6 +73,7 @@ const KEYS: &[(&str, Setter)] = &[
     ("Port", |o, v| first(&mut o.port, port(v)?)),
     ("RequestTTY", |o, v| first(&mut o.request_tty, request_tty(v)?)),
     ("SendEnv", |o, v| extend(&mut o.send_env, words(v)?)),
+    ("ServerAliveInterval", |o, v| first(&mut o.server_alive_interval, duration(v)?)),
     ("SetEnv", |o, v| extend(&mut o.set_env, assignments(v)?)),
     ("StrictHostKeyChecking", |o, v| first(&mut o.strict_host_key_checking, strictness(v)?)),
     ("User", |o, v| first(&mut o.user, text(v, "a user name in UTF-8")?.to_owned())),
@@ -250,7 +246,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_answered_with_the_known_ones() {
-        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: BatchMode, ConnectTimeout, IdentityFile, LogLevel, Port, RequestTTY, SendEnv, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
+        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: BatchMode, ConnectTimeout, IdentityFile, LogLevel, Port, RequestTTY, SendEnv, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
     }
 
     #[test]

@@ -4,13 +4,14 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use serde::Serialize;
-
+use super::identity::IdentityError;
 use super::options::LogLevel;
 use super::settings::SettingsError;
 use super::target::TargetError;
 use super::terminal;
+use crate::client::ClientError;
 use crate::stream::{Denied, ServiceError};
 
 /// Exit status of every failure that is not the remote command's.
@@ -31,7 +32,17 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Target(#[from] TargetError),
     #[error(transparent)]
-    Service(#[from] ServiceError),
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("not logged in within {} s (ConnectTimeout)", .0.as_secs())]
+    ConnectTimeout(Duration),
+    #[error("cannot write standard output: {0}")]
+    Output(#[source] io::Error),
+    #[error("cannot catch signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error("cannot start threads: {0}")]
+    Runtime(#[source] io::Error),
     /// The user's terminal could not be used.
     #[error("cannot {action} the terminal: {source}")]
     Terminal { action: &'static str, source: io::Error },
@@ -74,6 +85,17 @@ pub(crate) fn note(line: &str) {
     write_stderr(&format!("{}: {}\n", program(), escape(line)));
 }
 
+/// Prints the words of an SSH server before the login, line by line.
+pub(crate) fn banner(text: &str) {
+    let lines: String = text.lines().map(|line| escape(line) + "\n").collect();
+    write_stderr(&lines);
+}
+
+/// Prints lines of our own as they are.
+pub(crate) fn verbatim(text: &str) {
+    write_stderr(text);
+}
+
 /// Help and version are what was asked for and go to standard output; anything else is a mistake in what was typed.
 fn print_usage(usage: &clap::Error) -> u8 {
     if !usage.use_stderr() {
@@ -98,7 +120,7 @@ fn program() -> &'static str {
 impl Report {
     pub(crate) fn of(error: &CliError) -> Self {
         let hints = match error {
-            CliError::Service(error) => service_hints(error),
+            CliError::Client(ClientError::Service(error)) => service_hints(error),
             _ => Vec::new(),
         };
         Self { message: with_causes(error), hints, code: FAILURE }
@@ -157,20 +179,11 @@ fn service_hints(error: &ServiceError) -> Vec<Hint> {
 }
 
 fn denied_hints(denied: &Denied) -> Vec<Hint> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Statement<'a> {
-        effect: &'a str,
-        action: &'a str,
-        resource: &'a [String],
-    }
-    let statement = Statement { effect: "Allow", action: denied.action, resource: &denied.resources };
-    let mut hints = vec![hint(format!("the service says: {}", denied.message))];
-    if let Ok(statement) = serde_json::to_string_pretty(&statement) {
-        hints.push(hint("this statement in your IAM policy would allow it:"));
-        hints.push(Hint::Block(statement));
-    }
-    hints
+    vec![
+        hint(format!("the service says: {}", denied.message)),
+        hint("this statement in your IAM policy would allow it:"),
+        Hint::Block(denied.statement()),
+    ]
 }
 
 /// Makes control characters visible: what a service or a node says must not steer the terminal.
@@ -193,8 +206,12 @@ mod tests {
     use super::*;
     use crate::stream::TargetId;
 
-    fn render(error: impl Into<CliError>) -> String {
-        Report::of(&error.into()).render("ssmssh", true)
+    fn render(error: &CliError) -> String {
+        Report::of(error).render("ssmssh", true)
+    }
+
+    fn service(error: ServiceError) -> CliError {
+        CliError::Client(ClientError::Service(error))
     }
 
     #[test]
@@ -204,13 +221,13 @@ mod tests {
             resources: vec!["arn:a".to_owned(), "arn:b".to_owned()],
             message: "User: x is not authorized".to_owned(),
         };
-        insta::assert_snapshot!(render(ServiceError::Denied(denied)), @r#"
+        insta::assert_snapshot!(render(&service(ServiceError::Denied(denied))), @r#"
         ssmssh: not allowed by IAM: ssm:StartSession on arn:a and arn:b
         ssmssh: hint: the service says: User: x is not authorized
         ssmssh: hint: this statement in your IAM policy would allow it:
         {
-          "Effect": "Allow",
           "Action": "ssm:StartSession",
+          "Effect": "Allow",
           "Resource": [
             "arn:a",
             "arn:b"
@@ -223,7 +240,7 @@ mod tests {
     fn a_node_that_is_not_connected_comes_with_the_usual_causes() {
         let target = TargetId::new("mi-0123456789abcdef0").unwrap();
         let error = ServiceError::TargetNotConnected { target, region: "eu-west-1".to_owned() };
-        insta::assert_snapshot!(render(error), @r"
+        insta::assert_snapshot!(render(&service(error)), @r"
         ssmssh: node mi-0123456789abcdef0 is not connected to Session Manager in region eu-west-1
         ssmssh: hint: is mi-0123456789abcdef0 in eu-west-1? Another region is asked with `--region` or AWS_REGION
         ssmssh: hint: on the node the SSM agent has to run, and its role to allow it (AmazonSSMManagedInstanceCore)
@@ -233,14 +250,14 @@ mod tests {
 
     #[test]
     fn an_expired_login_and_a_missing_region_say_what_to_run() {
-        assert!(render(ServiceError::Expired("x".to_owned())).contains("`aws sso login`"));
-        assert!(render(ServiceError::NoRegion).contains("`--region`"));
+        assert!(render(&service(ServiceError::Expired("x".to_owned()))).contains("`aws sso login`"));
+        assert!(render(&service(ServiceError::NoRegion)).contains("`--region`"));
     }
 
     #[test]
     fn control_characters_of_others_are_made_visible() {
         let error = ServiceError::Credentials("\u{1b}[2J\nssmssh: all is well\u{202e}".to_owned());
-        let text = render(error);
+        let text = render(&service(error));
         let line = text.lines().next().unwrap();
         assert_eq!(line, r"ssmssh: no usable AWS credentials: \u{1b}[2J\nssmssh: all is well\u{202e}");
     }
@@ -248,7 +265,7 @@ mod tests {
     #[test]
     fn causes_are_told_once() {
         let source = io::Error::other("no such device");
-        let text = render(CliError::Terminal { action: "read", source });
+        let text = render(&CliError::Terminal { action: "read", source });
         assert_eq!(text, "ssmssh: cannot read the terminal: no such device\n");
     }
 }

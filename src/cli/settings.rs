@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{ConnectionArgs, SsmsshArgs};
-use super::options::{LogLevel, OptionError, RequestTty, SshOptions, StrictHostKeyChecking};
+use super::options::{LogLevel, OptionError, RequestTty, SshOptions};
 use super::target::Target;
+use crate::ssh::StrictHostKeyChecking;
 
 const DEFAULT_USER: &str = "ec2-user";
 const DEFAULT_PORT: u16 = 22;
@@ -51,6 +52,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) batch_mode: bool,
     /// From StartSession to the end of authentication.
     pub(crate) connect_timeout: Option<Duration>,
+    /// How long the server may be silent before it is asked for a sign of life.
+    pub(crate) server_alive_interval: Option<Duration>,
     pub(crate) askpass: Option<Askpass>,
     pub(crate) log_level: LogLevel,
 }
@@ -164,6 +167,7 @@ impl ConnectionSettings {
             strict_host_key_checking: options.strict_host_key_checking.unwrap_or(StrictHostKeyChecking::AcceptNew),
             batch_mode: options.batch_mode.unwrap_or(false),
             connect_timeout: options.connect_timeout,
+            server_alive_interval: options.server_alive_interval,
             askpass: askpass(env),
             log_level: log_level(args, options),
         })
@@ -199,10 +203,6 @@ impl SsmsshSettings {
             term: env.text("TERM")?.unwrap_or_else(|| "dumb".to_owned()),
             remote_env: remote_env.chain(options.set_env.iter().cloned()).collect(),
         })
-    }
-
-    pub(crate) fn user(&self) -> &str {
-        self.connection.user_at(&self.target)
     }
 }
 
@@ -288,6 +288,11 @@ mod tests {
         try_resolve(words, &[&[("HOME", "/home/me")], variables].concat()).unwrap()
     }
 
+    fn user(words: &[&str], variables: &[(&str, &str)]) -> String {
+        let settings = resolve(words, variables);
+        settings.connection.user_at(&settings.target).to_owned()
+    }
+
     fn named(paths: &[&str]) -> IdentityFiles {
         IdentityFiles::Named(paths.iter().map(PathBuf::from).collect())
     }
@@ -296,12 +301,12 @@ mod tests {
     fn the_user_comes_from_the_target_then_l_then_o_then_the_environment_then_ec2_user() {
         let target = format!("a@{NODE}");
         let env = [("SSMSSH_USER", "d")];
-        assert_eq!(resolve(&["-l", "b", "-o", "User=c", &target], &env).user(), "a");
-        assert_eq!(resolve(&["-l", "b", "-o", "User=c", NODE], &env).user(), "b");
-        assert_eq!(resolve(&["-o", "User=c", NODE], &env).user(), "c");
-        assert_eq!(resolve(&[NODE], &env).user(), "d");
-        assert_eq!(resolve(&[NODE], &[]).user(), "ec2-user");
-        assert_eq!(resolve(&[NODE], &[("SSMSSH_USER", "")]).user(), "ec2-user");
+        assert_eq!(user(&["-l", "b", "-o", "User=c", &target], &env), "a");
+        assert_eq!(user(&["-l", "b", "-o", "User=c", NODE], &env), "b");
+        assert_eq!(user(&["-o", "User=c", NODE], &env), "c");
+        assert_eq!(user(&[NODE], &env), "d");
+        assert_eq!(user(&[NODE], &[]), "ec2-user");
+        assert_eq!(user(&[NODE], &[("SSMSSH_USER", "")]), "ec2-user");
     }
 
     #[test]

@@ -61,14 +61,13 @@ impl Drop for ModeGuard {
     }
 }
 
-/// Stops the process as `^Z` would, the terminal given back for as long as it is stopped.
-pub(crate) fn suspend() -> io::Result<()> {
+/// Stops the process as `^Z` would, with the modes that the terminal had. The stop comes a moment after this returns;
+/// [`reapply`] is for when the process goes on.
+pub(crate) fn stop() -> io::Result<()> {
     if let Some(changed) = &*changed() {
         apply(&changed.terminal, &changed.found);
     }
-    kill_process(getpid(), Signal::TSTP)?;
-    reapply();
-    Ok(())
+    Ok(kill_process(getpid(), Signal::TSTP)?)
 }
 
 /// Sets the changed modes again, after a stop in which somebody else may have set others.

@@ -1,0 +1,103 @@
+//! From settings to a connection: what both commands do before they part.
+
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::identity;
+use super::report::{self, CliError};
+use super::settings::ConnectionSettings;
+use super::target::Target;
+use crate::client::{Client, Connection};
+use crate::ssh::{HostKeyCheck, PrivateKey, SessionBuilder};
+
+/// Longest wait for SSM sessions to end when a signal ends the process.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// Connects to nodes. Keys are unlocked and the AWS configuration is read once, for the first of them.
+///
+/// Dropping it ends nothing; see [`Dialer::wait_idle`].
+#[derive(Debug)]
+pub(crate) struct Dialer<'a> {
+    settings: &'a ConnectionSettings,
+    keys: OnceCell<Vec<PrivateKey>>,
+    client: OnceCell<Client>,
+}
+
+impl<'a> Dialer<'a> {
+    pub(crate) fn new(settings: &'a ConnectionSettings) -> Self {
+        Self { settings, keys: OnceCell::new(), client: OnceCell::new() }
+    }
+
+    /// Logs in at `target`. `interactive` is for people: little output on its way, so that Ctrl-C acts at once.
+    ///
+    /// Cancelling it leaves to [`Dialer::wait_idle`] what was begun.
+    pub(crate) async fn connect(&self, target: &Target, interactive: bool) -> Result<Connection, CliError> {
+        // Before anything is asked of the network: a key that may not be used costs no session.
+        let keys = self.keys.get_or_try_init(|| identity::load(self.settings)).await?;
+        let connecting = self.dial(target, self.session(target, keys, interactive));
+        let connection = match self.settings.connect_timeout {
+            Some(limit) => timeout(limit, connecting).await.unwrap_or(Err(CliError::ConnectTimeout(limit)))?,
+            None => connecting.await?,
+        };
+        self.tell_new_host_key(&connection, target);
+        Ok(connection)
+    }
+
+    async fn dial(&self, target: &Target, session: SessionBuilder) -> Result<Connection, CliError> {
+        let client = self.client.get_or_try_init(|| self.client()).await?;
+        Ok(client.connect(&target.node, self.settings.port, session).await?)
+    }
+
+    async fn client(&self) -> Result<Client, CliError> {
+        let settings = self.settings;
+        let mut builder = Client::builder();
+        if let Some(profile) = &settings.profile {
+            builder = builder.profile(profile);
+        }
+        if let Some(region) = &settings.region {
+            builder = builder.region(region);
+        }
+        if let Some(url) = &settings.endpoint_url {
+            builder = builder.endpoint_url(url);
+        }
+        if let Some(reason) = &settings.reason {
+            builder = builder.reason(reason);
+        }
+        Ok(builder.build().await?)
+    }
+
+    fn session(&self, target: &Target, keys: &[PrivateKey], interactive: bool) -> SessionBuilder {
+        let settings = self.settings;
+        let host_keys = HostKeyCheck::new(
+            settings.strict_host_key_checking,
+            settings.known_hosts.clone(),
+            target.node.as_str(),
+            settings.port,
+        );
+        let mut session = SessionBuilder::new(settings.user_at(target)).host_keys(host_keys).interactive(interactive);
+        if let Some(interval) = settings.server_alive_interval {
+            session = session.keepalive(interval);
+        }
+        if !settings.is_quiet() {
+            session = session.on_banner(report::banner);
+        }
+        keys.iter().cloned().fold(session, SessionBuilder::identity)
+    }
+
+    fn tell_new_host_key(&self, connection: &Connection, target: &Target) {
+        let new = connection.host_key().filter(|key| key.newly_recorded && !self.settings.is_quiet());
+        if let Some(key) = new {
+            let (node, file) = (&target.node, self.settings.known_hosts.display());
+            report::note(&format!("new host key of {node}: {} {}, kept in {file}", key.key_type, key.fingerprint));
+        }
+    }
+
+    /// Waits, 2 s at most, until nothing that was begun is open any more.
+    pub(crate) async fn wait_idle(&self) {
+        if let Some(client) = self.client.get() {
+            let _ = timeout(LAST_WAIT, client.wait_idle()).await;
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Signals that end the process, and signals that only change something.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A signal that ends the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Hangup,
+    Interrupt,
+    Terminate,
+}
+
+const ENDINGS: [Ending; 3] = [Ending::Hangup, Ending::Interrupt, Ending::Terminate];
+
+impl Ending {
+    fn number(self) -> u8 {
+        match self {
+            Self::Hangup => 1,
+            Self::Interrupt => 2,
+            Self::Terminate => 15,
+        }
+    }
+
+    /// The name that SSH has for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hangup => "HUP",
+            Self::Interrupt => "INT",
+            Self::Terminate => "TERM",
+        }
+    }
+
+    /// What a shell makes of a process that the signal ended.
+    pub(crate) fn exit_code(self) -> u8 {
+        128 + self.number()
+    }
+}
+
+/// Catches the signals that end the process, from its making on.
+#[derive(Debug)]
+pub(crate) struct Endings(Vec<(Ending, Signal)>);
+
+impl Endings {
+    /// A signal that the process was started to ignore stays ignored: that is what `nohup` and the background of a
+    /// script are.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let ignored = ignored();
+        let wanted = ENDINGS.into_iter().filter(|ending| ignored & (1 << (ending.number() - 1)) == 0);
+        let catch = |ending: Ending| Ok((ending, signal(SignalKind::from_raw(ending.number().into()))?));
+        wanted.map(catch).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// The next of them. Cancel safe.
+    pub(crate) async fn recv(&mut self) -> Ending {
+        poll_fn(|cx| {
+            let mut arrived =
+                self.0.iter_mut().filter_map(|(ending, signal)| signal.poll_recv(cx).is_ready().then_some(*ending));
+            arrived.next().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// The set of signals that are ignored, one bit each. Where the system does not tell, none is.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Catches the signals after which the terminal has to be looked at again.
+#[derive(Debug)]
+pub(crate) struct TerminalChanges {
+    size: Signal,
+    resumed: Signal,
+}
+
+impl TerminalChanges {
+    pub(crate) fn catch() -> io::Result<Self> {
+        // SIGCONT has no constant in tokio; its number differs between the systems.
+        let resumed = signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
+        Ok(Self { size: signal(SignalKind::window_change())?, resumed })
+    }
+
+    /// The terminal has another size, or the process goes on after a stop. Cancel safe.
+    pub(crate) async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.size.recv() => {}
+            _ = self.resumed.recv() => {}
+        }
+    }
+}
+
+/// The number of a signal by the name that SSH has for it (RFC 4254 section 6.10), on the systems this runs on. Those
+/// that differ between the systems are given as Linux numbers them.
+pub(crate) fn number(name: &str) -> Option<u8> {
+    const NUMBERS: [(&str, u8); 16] = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ILL", 4),
+        ("TRAP", 5),
+        ("ABRT", 6),
+        ("BUS", 7),
+        ("FPE", 8),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("SEGV", 11),
+        ("USR2", 12),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+        ("XCPU", 24),
+    ];
+    NUMBERS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn signals_have_the_numbers_that_shells_add_to_128() {
+        assert_eq!([number("HUP"), number("KILL"), number("TERM")], [Some(1), Some(9), Some(15)]);
+        assert_eq!(number("WHATEVER@example.com"), None);
+        assert_eq!(ENDINGS.map(Ending::exit_code), [129, 130, 143]);
+        for ending in ENDINGS {
+            assert_eq!(number(ending.name()), Some(ending.number()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signal_that_would_end_the_process_is_caught() {
+        let mut endings = Endings::catch().unwrap();
+        kill_process(getpid(), Signal::HUP).unwrap();
+        assert_eq!(endings.recv().await, Ending::Hangup);
+    }
+}

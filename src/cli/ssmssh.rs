@@ -1,0 +1,171 @@
+//! The `ssmssh` command.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use clap::Parser;
+use rustix::termios::tcgetattr;
+
+use super::args::SsmsshArgs;
+use super::connect::Dialer;
+use super::logging;
+use super::modes;
+use super::options::{LogLevel, RequestTty};
+use super::report::{self, CliError, FAILURE};
+use super::session::{self, Ending, Input};
+use super::settings::{Environment, SsmsshSettings};
+use super::signals::{self, Endings};
+use super::terminal::{self, ModeGuard};
+use crate::client::{ClientError, Connection};
+use crate::ssh::{Child, Command, ExitStatus, Pty};
+
+/// Exit status when the reader of standard output goes away: what shells make of SIGPIPE.
+const OUTPUT_CLOSED: u8 = 128 + 13;
+
+/// One thread for SSH and the terminal, one for the data channel beside it: encryption of both can go on at once.
+const WORKERS: usize = 2;
+
+/// Runs the command and returns its exit status.
+pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let started = Instant::now();
+    report::init("ssmssh");
+    terminal::restore_on_panic();
+    let settings = match settings(args) {
+        Ok(settings) => settings,
+        Err(error) => return report::print(&error, LogLevel::Info),
+    };
+    let level = settings.connection.log_level;
+    logging::init(level);
+    super::run_to_end(WORKERS, run(&settings, started)).unwrap_or_else(|error| report::print(&error, level))
+}
+
+fn settings(args: impl IntoIterator<Item = OsString>) -> Result<SsmsshSettings, CliError> {
+    let args = SsmsshArgs::try_parse_from(args)?;
+    Ok(SsmsshSettings::resolve(&args, &Environment::of_process())?)
+}
+
+/// Whatever ends it, a signal included, the SSM session is ended too before it returns, as far as 2 s suffice.
+async fn run(settings: &SsmsshSettings, started: Instant) -> Result<u8, CliError> {
+    let mut endings = Endings::catch().map_err(CliError::Signals)?;
+    let dialer = Dialer::new(&settings.connection);
+    let result = work(settings, &dialer, &mut endings, started).await;
+    // A second signal is from somebody who does not want to wait.
+    tokio::select! {
+        () = dialer.wait_idle() => {}
+        _ = endings.recv() => {}
+    }
+    result
+}
+
+async fn work(
+    settings: &SsmsshSettings,
+    dialer: &Dialer<'_>,
+    endings: &mut Endings,
+    started: Instant,
+) -> Result<u8, CliError> {
+    let pty = pty(settings);
+    let (connection, mut child) = tokio::select! {
+        begun = begin(settings, dialer, pty.as_ref()) => begun?,
+        ending = endings.recv() => return Ok(ending.exit_code()),
+    };
+    logging::stage("total", started.elapsed());
+
+    let ended = tokio::select! {
+        ended = on_terminal(&mut child, input(settings, pty.is_some())) => ended?,
+        ending = endings.recv() => {
+            // Without a terminal of its own the command would not notice.
+            child.signal(ending.name()).await;
+            return Ok(ending.exit_code());
+        }
+    };
+    if pty.is_some() && !settings.connection.is_quiet() {
+        report::verbatim(&format!("Connection to {} closed.\n", settings.target.node));
+    }
+    drop(child);
+    if let Ending::Exited(_) = ended {
+        tokio::select! {
+            // How the command ended is known, and nothing that comes after it changes that.
+            _ = connection.close() => {}
+            ending = endings.recv() => return Ok(ending.exit_code()),
+        }
+    }
+    Ok(exit_code(&ended))
+}
+
+async fn begin(
+    settings: &SsmsshSettings,
+    dialer: &Dialer<'_>,
+    pty: Option<&Pty>,
+) -> Result<(Connection, Child), CliError> {
+    let connection = dialer.connect(&settings.target, pty.is_some()).await?;
+    let command = match &settings.command {
+        Some(line) => connection.command(line.clone()),
+        None => connection.shell(),
+    };
+    let command = pty.cloned().into_iter().fold(command, Command::pty);
+    let command = settings.remote_env.iter().fold(command, |command, (name, value)| command.env(name, value));
+    let child = command.spawn().await.map_err(ClientError::from)?;
+    Ok((connection, child))
+}
+
+/// The conversation, in raw mode where the input is typed.
+async fn on_terminal(child: &mut Child, input: Input) -> Result<Ending, CliError> {
+    let raw = (input == Input::Keyboard).then(|| ModeGuard::raw(rustix::stdio::stdin()));
+    let _raw = raw.transpose().map_err(|source| CliError::Terminal { action: "change", source })?;
+    session::converse(child, input).await
+}
+
+/// The pseudo-terminal to ask for: a likeness of the one on standard input.
+fn pty(settings: &SsmsshSettings) -> Option<Pty> {
+    let stdin = rustix::stdio::stdin();
+    let is_terminal = has_keyboard(settings);
+    let wanted = match settings.request_tty {
+        RequestTty::No => false,
+        RequestTty::Auto => settings.command.is_none() && is_terminal,
+        RequestTty::Yes => is_terminal,
+        RequestTty::Force => true,
+    };
+    if settings.request_tty == RequestTty::Yes && !wanted && !settings.connection.is_quiet() {
+        report::note("no pseudo-terminal is asked for, because standard input is no terminal (-tt asks all the same)");
+    }
+    wanted.then(|| {
+        let size = terminal::size(stdin);
+        Pty {
+            term: settings.term.clone(),
+            cols: size.ws_col.into(),
+            rows: size.ws_row.into(),
+            width_px: size.ws_xpixel.into(),
+            height_px: size.ws_ypixel.into(),
+            modes: tcgetattr(stdin).map(|modes| modes::encode(&modes)).unwrap_or_default(),
+        }
+    })
+}
+
+fn has_keyboard(settings: &SsmsshSettings) -> bool {
+    !settings.null_stdin && std::io::stdin().is_terminal()
+}
+
+fn input(settings: &SsmsshSettings, has_pty: bool) -> Input {
+    if settings.null_stdin {
+        Input::None
+    } else if has_pty && has_keyboard(settings) {
+        Input::Keyboard
+    } else {
+        Input::Stream
+    }
+}
+
+fn exit_code(ended: &Ending) -> u8 {
+    match ended {
+        Ending::Exited(status) => status_code(status),
+        Ending::Disconnected => FAILURE,
+        Ending::OutputClosed => OUTPUT_CLOSED,
+    }
+}
+
+/// As a shell would report the command had it run here: the low byte of its code, or 128 plus its signal.
+fn status_code(status: &ExitStatus) -> u8 {
+    let signal = || status.signal().and_then(signals::number).map(|number| 128 + number);
+    status.code().map(|code| code.to_le_bytes()[0]).or_else(signal).unwrap_or(FAILURE)
+}
