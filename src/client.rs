@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use crate::aws::AwsServiceBuilder;
 use crate::ssh::{Session, SessionBuilder, SshError};
 use crate::stream::{
-    self, ServiceError, SessionId, SsmService, SsmStream, StartRequest, StreamError, StreamHandle, StreamOptions, TargetId,
+    self, ServiceError, SessionId, SsmService, SsmStream, StartRequest, StreamError, StreamHandle, StreamOptions,
+    TargetId,
 };
 
 /// Longest wait of [`Connection::close`] for the end of the SSM session. The stream's own limits for draining, for the

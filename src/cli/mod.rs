@@ -14,6 +14,7 @@ mod settings;
 mod signals;
 mod ssmssh;
 mod stdio;
+#[cfg_attr(not(test), expect(dead_code, reason = "`ssmcp` copies between operands"))]
 mod target;
 mod terminal;
 

@@ -6,13 +6,16 @@ use std::io::{self, Write as _};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use super::askpass::AskError;
 use super::identity::IdentityError;
 use super::options::LogLevel;
 use super::settings::SettingsError;
 use super::target::TargetError;
 use super::terminal;
 use crate::client::ClientError;
-use crate::stream::{Denied, ServiceError};
+use crate::datachannel::ChannelError;
+use crate::ssh::{AuthenticationError, Lost, SshError};
+use crate::stream::{Denied, ServiceError, StreamError};
 
 /// Exit status of every failure that is not the remote command's.
 pub(crate) const FAILURE: u8 = 255;
@@ -120,7 +123,10 @@ fn program() -> &'static str {
 impl Report {
     pub(crate) fn of(error: &CliError) -> Self {
         let hints = match error {
+            CliError::Identity(error) => identity_hints(error),
             CliError::Client(ClientError::Service(error)) => service_hints(error),
+            CliError::Client(ClientError::Stream(error)) => stream_hints(error),
+            CliError::Client(ClientError::Ssh(error)) => ssh_hints(error),
             _ => Vec::new(),
         };
         Self { message: with_causes(error), hints, code: FAILURE }
@@ -156,6 +162,21 @@ fn hint(line: impl Into<String>) -> Hint {
     Hint::Line(line.into())
 }
 
+/// What is wrong with a key file says itself what to do about it.
+fn identity_hints(error: &IdentityError) -> Vec<Hint> {
+    match error {
+        IdentityError::NoneUsable { .. } | IdentityError::NoHome => {
+            vec![hint(
+                "name one with `-i FILE` or SSMSSH_IDENTITY; nobody may read or write it but you: `chmod 400 FILE`",
+            )]
+        }
+        IdentityError::Ask { source: AskError::NoTerminal, .. } => {
+            vec![hint("SSH_ASKPASS may name a program that asks for it")]
+        }
+        _ => Vec::new(),
+    }
+}
+
 fn service_hints(error: &ServiceError) -> Vec<Hint> {
     match error {
         ServiceError::Denied(denied) => denied_hints(denied),
@@ -179,11 +200,49 @@ fn service_hints(error: &ServiceError) -> Vec<Hint> {
 }
 
 fn denied_hints(denied: &Denied) -> Vec<Hint> {
-    vec![
-        hint(format!("the service says: {}", denied.message)),
-        hint("this statement in your IAM policy would allow it:"),
-        Hint::Block(denied.statement()),
-    ]
+    let said = (!denied.message.is_empty()).then(|| hint(format!("the service says: {}", denied.message)));
+    let remedy = [hint("this statement in your IAM policy would allow it:"), Hint::Block(denied.statement())];
+    said.into_iter().chain(remedy).collect()
+}
+
+fn stream_hints(error: &StreamError) -> Vec<Hint> {
+    match error {
+        StreamError::Service(error) => service_hints(error),
+        StreamError::UpgradeDenied(denied) => {
+            let mut hints = denied_hints(denied);
+            hints.push(hint("if it is allowed, log in again: `aws sso login`, or whatever issues your credentials"));
+            hints
+        }
+        StreamError::Url(_) => {
+            vec![hint("an endpoint of your own is named with `--endpoint-url` or AWS_ENDPOINT_URL_SSM")]
+        }
+        StreamError::Connect { .. } => vec![hint("check that the network lets you out to this host on port 443")],
+        StreamError::Channel(ChannelError::HandshakeTimeout(_)) | StreamError::EndedEarly => {
+            vec![hint("does an SSH server listen on this port of the node? Another is named with `-p` (ssmcp: `-P`)")]
+        }
+        StreamError::Channel(_) => vec![hint("the document AWS-StartSSHSession needs SSM agent 2.3.672.0 or later")],
+        StreamError::Lost { .. } => vec![hint("connect again; what ran on the node's terminal has been hung up")],
+        StreamError::NotTerminated { .. } => {
+            vec![hint(
+                "`aws ssm terminate-session` ends it; the service does after the idle time-out, 20 minutes or so",
+            )]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Host keys and logins say themselves what to do about them.
+fn ssh_hints(error: &SshError) -> Vec<Hint> {
+    match error {
+        SshError::Authentication(AuthenticationError::NoIdentity { .. }) => vec![hint("name a key with `-i FILE`")],
+        SshError::Authentication(AuthenticationError::Refused { .. }) => {
+            vec![hint("another user is named with `-l USER` or `USER@NODE`, another key with `-i FILE`")]
+        }
+        SshError::Lost(Lost::Eof) => vec![hint("the node's log of sshd may say why (`journalctl -u ssh -u sshd`)")],
+        SshError::Lost(Lost::NotSsh) => vec![hint("another port is named with `-p` (ssmcp: `-P`)")],
+        SshError::RequestRefused { .. } => vec![hint("the node's sshd_config or the key's options forbid it")],
+        _ => Vec::new(),
+    }
 }
 
 /// Makes control characters visible: what a service or a node says must not steer the terminal.
@@ -245,6 +304,33 @@ mod tests {
         ssmssh: hint: is mi-0123456789abcdef0 in eu-west-1? Another region is asked with `--region` or AWS_REGION
         ssmssh: hint: on the node the SSM agent has to run, and its role to allow it (AmazonSSMManagedInstanceCore)
         ssmssh: hint: the node has to reach the endpoints ssm, ssmmessages and ec2messages of its region
+        ");
+    }
+
+    #[test]
+    fn a_refused_upgrade_names_both_causes() {
+        let resources = vec!["arn:aws:ssm:*:*:session/${aws:userid}-*".to_owned()];
+        let denied = Denied { action: "ssmmessages:OpenDataChannel", resources, message: String::new() };
+        insta::assert_snapshot!(render(&CliError::Client(StreamError::UpgradeDenied(denied).into())), @r#"
+        ssmssh: the service refused the WebSocket (403): either ssmmessages:OpenDataChannel is not allowed on arn:aws:ssm:*:*:session/${aws:userid}-*, or the credentials have expired
+        ssmssh: hint: this statement in your IAM policy would allow it:
+        {
+          "Action": "ssmmessages:OpenDataChannel",
+          "Effect": "Allow",
+          "Resource": [
+            "arn:aws:ssm:*:*:session/${aws:userid}-*"
+          ]
+        }
+        ssmssh: hint: if it is allowed, log in again: `aws sso login`, or whatever issues your credentials
+        "#);
+    }
+
+    #[test]
+    fn a_missing_key_says_how_to_give_one() {
+        let tried = vec!["/home/me/.ssh/id_ed25519".into(), "/home/me/.ssh/id_rsa".into()];
+        insta::assert_snapshot!(render(&IdentityError::NoneUsable { tried }.into()), @r"
+        ssmssh: no private key to log in with: none of /home/me/.ssh/id_ed25519, /home/me/.ssh/id_rsa can be used
+        ssmssh: hint: name one with `-i FILE` or SSMSSH_IDENTITY; nobody may read or write it but you: `chmod 400 FILE`
         ");
     }
 
