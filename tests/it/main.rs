@@ -2,3 +2,5 @@
 
 mod architecture;
 mod dependencies;
+mod ssh_openssh;
+mod support;

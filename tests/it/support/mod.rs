@@ -1,0 +1,3 @@
+//! What the tests of this binary stand on.
+
+pub(crate) mod sshd;
