@@ -1,1 +1,169 @@
-//! Skeleton.
+//! Copies of files and trees between any two sides.
+//!
+//! ```no_run
+//! # async fn example(session: ssmssh::ssh::Session) -> Result<(), Box<dyn std::error::Error>> {
+//! use ssmssh::copy::{CopyOptions, Location, RemoteEndpoint, copy};
+//! use ssmssh::ssh::sftp::Sftp;
+//!
+//! let sftp = Sftp::new(session.subsystem("sftp").await?).await?;
+//! let node = RemoteEndpoint::new(sftp, "i-0123456789abcdef0");
+//! let summary = copy(
+//!     vec![Location::local("target/release/service")],
+//!     Location::remote(&node, "bin/service"),
+//!     CopyOptions::default(),
+//!     |_| {},
+//! )
+//! .await?;
+//! assert!(summary.is_complete());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A file is written under a temporary name beside its target, readable by its owner alone, forced to the disk, and
+//! renamed over the target: whoever looks at the target sees the old file or the whole new one. What fails is listed
+//! in the [`Summary`] with its side and reason, and the other files go on.
+//!
+//! ```text
+//!   plan (pure): what next? ─► run: carries out steps, many at once ─► file: one file
+//!                                  │                                    │ transfer (pure): which bytes next?
+//!                                  └──────────── Endpoint ──────────────┘
+//!                                        local · remote (SFTP)
+//! ```
+
+mod endpoint;
+mod error;
+mod file;
+mod local;
+mod path;
+mod plan;
+mod progress;
+mod remote;
+mod run;
+mod target;
+mod temporary;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::{Future, pending};
+use std::sync::Arc;
+
+pub use endpoint::{Answer, Change, Created, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
+pub use error::{CopyError, Failure, Side};
+pub use local::LocalEndpoint;
+pub use path::BytePath;
+pub use progress::{Event, Progress, Totals};
+pub use remote::RemoteEndpoint;
+pub use transfer::{Piece, Transfer, Window};
+
+/// How a copy is made.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct CopyOptions {
+    /// Copy directories with all that lies in them; links are followed. Default: off, a directory is a failure.
+    pub recursive: bool,
+    /// Give the copies the times and permissions of their sources. Default: off; a new file gets the source's
+    /// permissions less the umask, one that was there keeps its own.
+    pub preserve: bool,
+}
+
+impl CopyOptions {
+    /// Sets [`CopyOptions::recursive`].
+    #[must_use]
+    pub fn recursive(self, recursive: bool) -> Self {
+        Self { recursive, ..self }
+    }
+
+    /// Sets [`CopyOptions::preserve`].
+    #[must_use]
+    pub fn preserve(self, preserve: bool) -> Self {
+        Self { preserve, ..self }
+    }
+}
+
+/// A path on one side.
+#[derive(Debug, Clone)]
+pub struct Location {
+    endpoint: Arc<dyn Endpoint>,
+    path: BytePath,
+}
+
+impl Location {
+    /// A path of this machine.
+    pub fn local(path: impl Into<BytePath>) -> Self {
+        Self { endpoint: Arc::new(LocalEndpoint), path: path.into() }
+    }
+
+    /// A path of the machine behind `endpoint`, as a user would type it: relative to the login directory, which the
+    /// empty path and `~` name too.
+    pub fn remote(endpoint: &RemoteEndpoint, path: impl Into<BytePath>) -> Self {
+        Self { endpoint: Arc::new(endpoint.clone()), path: path.into() }
+    }
+
+    /// A path of any side.
+    pub fn on(endpoint: Arc<dyn Endpoint>, path: impl Into<BytePath>) -> Self {
+        Self { endpoint, path: path.into() }
+    }
+}
+
+/// What a copy did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Files copied.
+    pub files: u64,
+    /// Bytes written, those of files that failed later included.
+    pub bytes: u64,
+    /// What could not be copied, in the order in which it was found out.
+    pub failures: Vec<Failure>,
+}
+
+impl Summary {
+    /// Whether everything was copied.
+    pub fn is_complete(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+/// Copies `sources` to `destination`: into it when it is a directory, under its name otherwise.
+///
+/// A source that cannot be copied is in the summary's failures; an error is returned only where nothing more can be
+/// copied at all. `progress` is called often and should return soon.
+///
+/// Cancelling it leaves every target as it was or whole; temporary files are removed in the background, as far as the
+/// runtime and the session live on. [`copy_until`] waits for that.
+pub async fn copy<P>(
+    sources: Vec<Location>,
+    destination: Location,
+    options: CopyOptions,
+    progress: P,
+) -> Result<Summary, CopyError>
+where
+    P: Fn(Progress<'_>) + Send + Sync,
+{
+    copy_until(sources, destination, options, progress, pending()).await
+}
+
+/// As [`copy`], until `stop` is ready: then temporary files are removed, which takes two seconds at most, and
+/// [`CopyError::Stopped`] is returned.
+pub async fn copy_until<P, S>(
+    sources: Vec<Location>,
+    destination: Location,
+    options: CopyOptions,
+    progress: P,
+    stop: S,
+) -> Result<Summary, CopyError>
+where
+    P: Fn(Progress<'_>) + Send + Sync,
+    S: Future<Output = ()> + Send,
+{
+    let run = run::Run::new(sources, destination, options, &progress);
+    tokio::select! {
+        biased;
+        () = stop => {}
+        outcome = run.copy() => return outcome,
+    }
+    run.clean_up().await;
+    Err(CopyError::Stopped)
+}

@@ -18,6 +18,14 @@ impl Received {
         self.fields.string().expect("a string in the request")
     }
 
+    pub(crate) fn u32(&mut self) -> u32 {
+        self.fields.u32().expect("an integer in the request")
+    }
+
+    pub(crate) fn u64(&mut self) -> u64 {
+        self.fields.u64().expect("an integer in the request")
+    }
+
     pub(crate) fn status(&self, code: u32) -> Vec<u8> {
         self.reply(101, |out| {
             out.put_u32(code);

@@ -1,0 +1,109 @@
+//! What a side of a copy can do.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::{BytePath, CopyError, Side};
+pub use crate::ssh::sftp::FileKind;
+
+/// The outcome of an operation, once it is awaited.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, CopyError>>;
+
+/// Most entries that a directory may list: more is a listing that does not end.
+pub(super) const MAX_ENTRIES: usize = 1 << 20;
+
+/// What a side tells about a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// What it is; `None` when the side does not tell.
+    pub kind: Option<FileKind>,
+    /// Size in bytes; `None` when the side does not tell.
+    pub size: Option<u64>,
+    /// Permission bits, those of the kind removed; `None` when the side does not tell.
+    pub mode: Option<u32>,
+    /// Time of last access and of last modification.
+    pub times: Option<(SystemTime, SystemTime)>,
+}
+
+/// One name of a directory, as its side lists it: unchecked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name: any bytes.
+    pub name: Vec<u8>,
+    /// About the name itself: a link is not followed.
+    pub metadata: Metadata,
+}
+
+/// Attributes to be set; what is `None` stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Time of last access and of last modification.
+    pub times: Option<(SystemTime, SystemTime)>,
+}
+
+impl Change {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A file open for writing that nobody else has under this name.
+pub struct Created {
+    /// The file.
+    pub file: Box<dyn TargetFile>,
+    /// The permissions that the side would give a new file: those asked for, less its umask.
+    pub granted: u32,
+}
+
+/// A side of a copy. Paths are the side's own; relative ones start from its starting directory.
+///
+/// Cancelling an operation may leave it done or not done; files it had opened are closed.
+pub trait Endpoint: fmt::Debug + Send + Sync {
+    /// How messages name this side.
+    fn side(&self) -> Side;
+    /// The path that a user's spelling stands for (`~`, nothing at all).
+    fn resolve<'a>(&'a self, typed: &'a BytePath) -> Answer<'a, BytePath>;
+    /// About what `path` names, links followed.
+    fn stat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata>;
+    /// About `path` itself, a link included.
+    fn lstat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata>;
+    /// The absolute path without links.
+    fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath>;
+    /// The names in a directory, without `.` and `..`, at most 2^20 of them.
+    fn list<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Vec<Entry>>;
+    /// Opens a file for reading and tells about it as it is now. It never waits for the other end of a pipe.
+    fn open<'a>(&'a self, path: &'a BytePath) -> Answer<'a, (Box<dyn SourceFile>, Metadata)>;
+    /// Creates a file that did not exist, as if with `mode`, but open to its owner alone before the first byte.
+    fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Created>;
+    /// Makes a directory with `mode` less the umask; `false` when one is there already.
+    fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool>;
+    /// Renames a file, replacing `to` at once where the side can do that.
+    fn rename<'a>(&'a self, from: &'a BytePath, to: &'a BytePath) -> Answer<'a, ()>;
+    /// Removes a file.
+    fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()>;
+    /// Sets attributes by path.
+    fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()>;
+}
+
+/// A file open for reading. Dropping it closes it.
+pub trait SourceFile: Send + Sync {
+    /// Most bytes that one `read` returns.
+    fn max_read(&self) -> u32;
+    /// Up to `length` bytes at `offset`; none at the end.
+    fn read(&self, offset: u64, length: u32) -> Answer<'_, Bytes>;
+}
+
+/// A file open for writing. Dropping it closes it; what was written may be lost.
+pub trait TargetFile: Send + Sync {
+    /// Most bytes that one `write` takes.
+    fn max_write(&self) -> u32;
+    /// Writes all of `data` at `offset`.
+    fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()>;
+    /// Sets attributes, forces everything to the disk where the side can do that, and closes.
+    fn finish(self: Box<Self>, change: Change) -> Answer<'static, ()>;
+}

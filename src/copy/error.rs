@@ -1,0 +1,145 @@
+//! What can go wrong with a copy, and on which side.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::BytePath;
+use crate::ssh::sftp::SftpError;
+
+/// One side of a copy, as messages name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Side {
+    /// This machine.
+    Local,
+    /// The machine of this name.
+    Remote(Arc<str>),
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("this machine"),
+            Self::Remote(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Why a file, or the whole copy, failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// No source was given.
+    #[error("nothing to copy")]
+    NoSources,
+    /// Several sources, or a path with a slash at its end, need a directory as the target.
+    #[error("{0}: the target is not a directory")]
+    TargetNotDirectory(BytePath),
+    /// The connection to one side is lost; nothing more can be copied.
+    #[error("the connection to {side} was lost during the copy")]
+    Lost {
+        /// The side that is gone.
+        side: Side,
+        /// How it ended.
+        source: SftpError,
+    },
+    /// The copy was stopped; unfinished files were removed.
+    #[error("the copy was stopped")]
+    Stopped,
+    /// A source is a directory and `CopyOptions::recursive` is not set.
+    #[error("is a directory; `-r` (recursive) copies directories")]
+    IsDirectory,
+    /// A directory has the name that a file would get.
+    #[error("a directory is where the file should be")]
+    DirectoryInTheWay,
+    /// A file has the name that a directory would get.
+    #[error("a file is where the directory should be")]
+    FileInTheWay,
+    /// A pipe, a socket or a device.
+    #[error("is neither a regular file nor a directory")]
+    NotRegular,
+    /// The file became shorter while it was read.
+    #[error("became shorter while it was read: {expected} bytes before, at most {end} now")]
+    Shrunk {
+        /// Size when it was opened, in bytes.
+        expected: u64,
+        /// Where its end was met.
+        end: u64,
+    },
+    /// The file became longer while it was read.
+    #[error("became longer than {expected} bytes while it was read")]
+    Grown {
+        /// Size when it was opened, in bytes.
+        expected: u64,
+    },
+    /// A side returned more bytes than it was asked for.
+    #[error("gave more bytes than were asked for")]
+    TooMuchData,
+    /// A listing holds a name that could lead outside its directory.
+    #[error("the listing holds the name `{0}`, which no file can have")]
+    UnsafeName(BytePath),
+    /// A listing holds a name twice.
+    #[error("the listing holds this name twice")]
+    DuplicateName,
+    /// A listing does not end.
+    #[error("the directory has more than {0} entries")]
+    TooManyEntries(usize),
+    /// Directories are nested deeper than any sensible tree.
+    #[error("directories are nested deeper than {0} levels")]
+    TooDeep(usize),
+    /// A link leads to a directory that holds the link.
+    #[error("the link leads back to a directory that it is in")]
+    LinkLoop,
+    /// The operating system of this machine refused.
+    #[error("{0}")]
+    Local(#[from] io::Error),
+    /// The SFTP server of the other side refused.
+    #[error("{0}")]
+    Remote(#[from] SftpError),
+}
+
+impl CopyError {
+    pub(super) fn is_not_found(&self) -> bool {
+        match self {
+            Self::Local(error) => error.kind() == io::ErrorKind::NotFound,
+            Self::Remote(error) => matches!(error, SftpError::NoSuchFile),
+            _ => false,
+        }
+    }
+}
+
+/// What could not be copied, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{path}: {error}", prefix(side))]
+#[non_exhaustive]
+pub struct Failure {
+    /// The side where it went wrong.
+    pub side: Side,
+    /// The file or directory on that side.
+    pub path: BytePath,
+    /// The reason.
+    #[source]
+    pub error: CopyError,
+}
+
+impl Failure {
+    pub(super) fn new(side: Side, path: &BytePath, error: CopyError) -> Self {
+        Self { side, path: path.clone(), error }
+    }
+
+    /// The error of the whole copy, when this failure is the end of one side.
+    pub(super) fn into_lost(self) -> Result<CopyError, Self> {
+        match self.error {
+            CopyError::Remote(source) if source.is_fatal() => Ok(CopyError::Lost { side: self.side, source }),
+            error => Err(Self { error, ..self }),
+        }
+    }
+}
+
+/// What stands before a path in a message.
+fn prefix(side: &Side) -> String {
+    match side {
+        Side::Local => String::new(),
+        Side::Remote(name) => format!("{name}:"),
+    }
+}

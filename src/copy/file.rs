@@ -1,0 +1,161 @@
+//! One file from one side to the other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::endpoint::{Change, FileKind, Metadata, SourceFile, TargetFile};
+use super::plan::Place;
+use super::progress::FileMeter;
+use super::temporary::{Unfinished, temporary_name};
+use super::{BytePath, CopyError, Endpoint, Failure, Piece, Transfer, Window};
+
+/// Bytes that one file may have in flight: a path of 20 MB/s and 200 ms is full.
+pub(super) const FILE_WINDOW: u64 = 4 * 1024 * 1024;
+/// A file that a server without modes calls a file anyway gets what scp assumes.
+const DEFAULT_MODE: u32 = 0o666;
+const MODE_BITS: u32 = 0o777;
+
+/// What a file's copy needs to know.
+pub(super) struct FileCopy<'a> {
+    pub(super) source: &'a dyn Endpoint,
+    pub(super) target: &'a dyn Endpoint,
+    pub(super) place: &'a Place,
+    pub(super) preserve: bool,
+    /// Nothing can have the target's name yet.
+    pub(super) is_fresh: bool,
+    pub(super) unfinished: &'a Unfinished,
+    /// Bytes that all files together may have in flight.
+    pub(super) budget: &'a Arc<Semaphore>,
+}
+
+impl FileCopy<'_> {
+    /// Copies the file; returns its size. On failure the target is as it was.
+    pub(super) async fn run(&self, meter: &mut FileMeter<'_, '_>) -> Result<u64, Failure> {
+        let kept_mode = self.mode_in_the_way().await.map_err(|error| self.at_target(error))?;
+        let temporary = temporary_name(&self.place.target);
+        self.unfinished.add(&temporary);
+        let outcome = self.fill(&temporary, kept_mode, meter).await;
+        match &outcome {
+            Ok(_) => self.unfinished.forget(&temporary),
+            Err(_) => self.unfinished.remove(&temporary).await,
+        }
+        outcome
+    }
+
+    /// The permissions of the file that is to be replaced, if there is one.
+    async fn mode_in_the_way(&self) -> Result<Option<u32>, CopyError> {
+        let target = &self.place.target;
+        if target.is_directory_like() {
+            return Err(CopyError::TargetNotDirectory(target.clone()));
+        }
+        if self.is_fresh {
+            return Ok(None);
+        }
+        match self.target.stat(target).await {
+            Ok(Metadata { kind: Some(FileKind::Directory), .. }) => Err(CopyError::DirectoryInTheWay),
+            Ok(Metadata { kind: None | Some(FileKind::File), mode, .. }) => Ok(mode.map(|mode| mode & MODE_BITS)),
+            Ok(_) => Err(CopyError::NotRegular),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn fill(
+        &self,
+        temporary: &BytePath,
+        kept_mode: Option<u32>,
+        meter: &mut FileMeter<'_, '_>,
+    ) -> Result<u64, Failure> {
+        let (reader, metadata) = self.source.open(&self.place.source).await.map_err(|error| self.at_source(error))?;
+        if metadata.kind.is_some_and(|kind| kind != FileKind::File) {
+            return Err(self.at_source(CopyError::NotRegular));
+        }
+        let source_mode = metadata.mode.map_or(DEFAULT_MODE, |mode| mode & MODE_BITS);
+        let final_mode = if self.preserve { Some(source_mode) } else { kept_mode };
+        // A mode that is set at the end need not be asked for at the beginning.
+        let asked = if final_mode.is_some() { 0o600 } else { source_mode };
+        let created = self.target.create(temporary, asked).await.map_err(|error| self.at_target(error))?;
+
+        let written = self.pump(&*reader, &*created.file, &metadata, meter).await?;
+        let mode = final_mode.unwrap_or(created.granted);
+        let change = Change { mode: Some(mode), times: metadata.times.filter(|_| self.preserve) };
+        let into_place = async {
+            created.file.finish(change).await?;
+            self.target.rename(temporary, &self.place.target).await
+        };
+        into_place.await.map_err(|error| self.at_target(error))?;
+        Ok(written)
+    }
+
+    /// Moves the bytes. Returns how many.
+    async fn pump(
+        &self,
+        reader: &dyn SourceFile,
+        writer: &dyn TargetFile,
+        metadata: &Metadata,
+        meter: &mut FileMeter<'_, '_>,
+    ) -> Result<u64, Failure> {
+        // Files that the system makes up as they are read (/proc) say that they are empty.
+        let size = metadata.size.filter(|size| *size > 0);
+        let window = Window { piece: reader.max_read().min(writer.max_write()), in_flight: FILE_WINDOW };
+        let mut transfer = Transfer::new(size, window);
+        let mut tasks = FuturesUnordered::new();
+        loop {
+            tasks.extend(std::iter::from_fn(|| transfer.poll_read()).map(|piece| read(reader, piece, self.budget)));
+            match tasks.next().await {
+                Some(Moved::Read(piece, Ok((data, permit)))) => {
+                    let got = u32::try_from(data.len()).unwrap_or(u32::MAX);
+                    let next = transfer.handle_read(piece, got).map_err(|error| self.at_source(error))?;
+                    tasks.extend(next.map(|piece| write(writer, piece, data, permit)));
+                }
+                Some(Moved::Written(piece, Ok(()))) => {
+                    transfer.handle_written(piece);
+                    meter.wrote(piece.length);
+                }
+                Some(Moved::Read(_, Err(error))) => return Err(self.at_source(error)),
+                Some(Moved::Written(_, Err(error))) => return Err(self.at_target(error)),
+                None => break,
+            }
+        }
+        debug_assert!(transfer.is_complete(), "{transfer:?}");
+        Ok(transfer.high_water())
+    }
+
+    fn at_source(&self, error: CopyError) -> Failure {
+        Failure::new(self.source.side(), &self.place.source, error)
+    }
+
+    fn at_target(&self, error: CopyError) -> Failure {
+        Failure::new(self.target.side(), &self.place.target, error)
+    }
+}
+
+/// A piece on its way.
+enum Moved {
+    Read(Piece, Result<(Bytes, OwnedSemaphorePermit), CopyError>),
+    Written(Piece, Result<(), CopyError>),
+}
+
+fn read<'a>(reader: &'a dyn SourceFile, piece: Piece, budget: &Arc<Semaphore>) -> BoxFuture<'a, Moved> {
+    let budget = Arc::clone(budget);
+    async move {
+        let permit = budget.acquire_many_owned(piece.length).await.expect("nobody closes the budget");
+        let data = reader.read(piece.offset, piece.length).await;
+        Moved::Read(piece, data.map(|data| (data, permit)))
+    }
+    .boxed()
+}
+
+fn write(writer: &dyn TargetFile, piece: Piece, data: Bytes, permit: OwnedSemaphorePermit) -> BoxFuture<'_, Moved> {
+    async move {
+        let outcome = writer.write(piece.offset, data).await;
+        drop(permit);
+        Moved::Written(piece, outcome)
+    }
+    .boxed()
+}

@@ -1,0 +1,231 @@
+//! This machine's file system.
+
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+
+use super::endpoint::{
+    Answer, Change, Created, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile,
+};
+use super::{BytePath, CopyError, Side};
+
+/// A file is read and written in pieces of this size when only this side counts.
+const PIECE: u32 = 256 * 1024;
+const PERMISSION_BITS: u32 = 0o7777;
+/// Bits that only others than the owner have, and the owner's right to execute.
+const WIDER_THAN_PRIVATE: u32 = 0o7177;
+
+/// This machine's files. Relative paths start from the process's working directory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalEndpoint;
+
+impl Endpoint for LocalEndpoint {
+    fn side(&self) -> Side {
+        Side::Local
+    }
+
+    fn resolve<'a>(&'a self, typed: &'a BytePath) -> Answer<'a, BytePath> {
+        let path = if typed.as_bytes().is_empty() { BytePath::from(".") } else { typed.clone() };
+        std::future::ready(Ok(path)).boxed()
+    }
+
+    fn stat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
+        blocking(path, |path| fs::metadata(path).map(|metadata| metadata_of(&metadata)))
+    }
+
+    fn lstat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
+        blocking(path, |path| fs::symlink_metadata(path).map(|metadata| metadata_of(&metadata)))
+    }
+
+    fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
+        blocking(path, |path| fs::canonicalize(path).map(BytePath::from))
+    }
+
+    fn list<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Vec<Entry>> {
+        async move {
+            let entries = blocking(path, list).await?;
+            if entries.len() > MAX_ENTRIES { Err(CopyError::TooManyEntries(MAX_ENTRIES)) } else { Ok(entries) }
+        }
+        .boxed()
+    }
+
+    fn open<'a>(&'a self, path: &'a BytePath) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
+        async move {
+            let (file, metadata) = blocking(path, open).await?;
+            Ok((Box::new(LocalFile(Arc::new(file))) as Box<dyn SourceFile>, metadata))
+        }
+        .boxed()
+    }
+
+    fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Created> {
+        async move {
+            let (file, granted) = blocking(path, move |path| create(path, mode)).await?.deliver();
+            Ok(Created { file: Box::new(LocalFile(Arc::new(file))), granted })
+        }
+        .boxed()
+    }
+
+    fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool> {
+        async move {
+            match blocking(path, move |path| fs::DirBuilder::new().mode(mode).create(path)).await {
+                Ok(()) => Ok(true),
+                Err(CopyError::Local(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    match self.stat(path).await?.kind {
+                        Some(FileKind::Directory) => Ok(false),
+                        _ => Err(CopyError::FileInTheWay),
+                    }
+                }
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+
+    fn rename<'a>(&'a self, from: &'a BytePath, to: &'a BytePath) -> Answer<'a, ()> {
+        let to = to.as_path().to_owned();
+        blocking(from, move |from| fs::rename(from, to))
+    }
+
+    fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
+        blocking(path, fs::remove_file)
+    }
+
+    fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()> {
+        blocking(path, move |path| apply(&File::open(path)?, change))
+    }
+}
+
+/// An open file; reads and writes name their offset, so that any number may be under way.
+struct LocalFile(Arc<File>);
+
+impl SourceFile for LocalFile {
+    fn max_read(&self) -> u32 {
+        PIECE
+    }
+
+    fn read(&self, offset: u64, length: u32) -> Answer<'_, Bytes> {
+        let file = Arc::clone(&self.0);
+        spawn(move || {
+            let mut buffer = vec![0; length as usize];
+            let read = file.read_at(&mut buffer, offset)?;
+            buffer.truncate(read);
+            Ok(buffer.into())
+        })
+    }
+}
+
+impl TargetFile for LocalFile {
+    fn max_write(&self) -> u32 {
+        PIECE
+    }
+
+    fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {
+        let file = Arc::clone(&self.0);
+        spawn(move || file.write_all_at(&data, offset))
+    }
+
+    fn finish(self: Box<Self>, change: Change) -> Answer<'static, ()> {
+        spawn(move || {
+            apply(&self.0, change)?;
+            self.0.sync_all()
+        })
+    }
+}
+
+/// A file just created. If nobody waits for it any more, it is removed again.
+struct JustCreated {
+    file: Option<(File, u32)>,
+    path: PathBuf,
+}
+
+impl JustCreated {
+    fn deliver(mut self) -> (File, u32) {
+        self.file.take().expect("taken by this method only, which consumes the value")
+    }
+}
+
+impl Drop for JustCreated {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn create(path: PathBuf, mode: u32) -> io::Result<JustCreated> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+    let mut created = JustCreated { file: None, path };
+    let (file, _) = created.file.insert((file, mode));
+    let granted = file.metadata()?.mode() & PERMISSION_BITS;
+    if granted & WIDER_THAN_PRIVATE != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    created.file = created.file.take().map(|(file, _)| (file, granted));
+    Ok(created)
+}
+
+fn open(path: PathBuf) -> io::Result<(File, Metadata)> {
+    // Without NONBLOCK, opening a pipe waits for a writer that may never come. Regular files do not heed it.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let flags = flags.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = metadata_of(&file.metadata()?);
+    Ok((file, metadata))
+}
+
+fn list(path: PathBuf) -> io::Result<Vec<Entry>> {
+    let entry = |found: io::Result<fs::DirEntry>| {
+        let found = found?;
+        Ok(Entry { metadata: metadata_of(&found.metadata()?), name: found.file_name().into_vec() })
+    };
+    fs::read_dir(path)?.take(MAX_ENTRIES + 1).map(entry).collect()
+}
+
+fn apply(file: &File, change: Change) -> io::Result<()> {
+    if let Some((accessed, modified)) = change.times {
+        file.set_times(FileTimes::new().set_accessed(accessed).set_modified(modified))?;
+    }
+    match change.mode {
+        Some(mode) => file.set_permissions(Permissions::from_mode(mode)),
+        None => Ok(()),
+    }
+}
+
+fn metadata_of(metadata: &fs::Metadata) -> Metadata {
+    Metadata {
+        kind: FileKind::of_mode(metadata.mode()),
+        size: Some(metadata.len()),
+        mode: Some(metadata.mode() & PERMISSION_BITS),
+        times: metadata.accessed().ok().zip(metadata.modified().ok()),
+    }
+}
+
+/// Runs `work` with the path on a thread that may block.
+fn blocking<T, F>(path: &BytePath, work: F) -> Answer<'_, T>
+where
+    T: Send + 'static,
+    F: FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+{
+    let path = path.as_path().to_owned();
+    spawn(move || work(path))
+}
+
+fn spawn<T, F>(work: F) -> Answer<'static, T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> io::Result<T> + Send + 'static,
+{
+    async move {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(outcome) => outcome.map_err(CopyError::Local),
+            Err(gone) => Err(CopyError::Local(io::Error::other(gone))),
+        }
+    }
+    .boxed()
+}

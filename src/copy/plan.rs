@@ -1,0 +1,347 @@
+//! What to do, in which order: sources and options in, steps out. Pure over what the sides tell.
+//!
+//! The driver takes steps with [`Plan::poll_step`], carries out any number of them at once and reports each with
+//! [`Plan::handle_outcome`]. A step is given out only once everything it needs is done: a directory before what lies
+//! in it, its times and mode after all of that.
+//!
+//! ```text
+//!   Stat ─► file ──────────────────────────────────────────► CopyFile
+//!     └───► directory ─► MakeDirectory ┐
+//!                    └─► List ─────────┴─► Stat, CopyFile, … for each name ─► FinishDirectory
+//! ```
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use super::endpoint::{Entry, FileKind, Metadata};
+use super::path::is_unsafe_name;
+use super::{BytePath, CopyError};
+
+/// The deepest nesting followed, as in OpenSSH.
+const MAX_DEPTH: usize = 64;
+/// Listing goes ahead of copying until this many files wait, so that the total is known early and memory is bounded.
+const FILES_AHEAD: usize = 10_000;
+
+/// A source, and the path that it gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Which of the sources it belongs to.
+    pub(super) origin: usize,
+    pub(super) source: BytePath,
+    pub(super) target: BytePath,
+}
+
+impl Place {
+    fn join(&self, name: &[u8]) -> Self {
+        Self { origin: self.origin, source: self.source.join(name), target: self.target.join(name) }
+    }
+}
+
+/// Identifies a step from `poll_step` to `handle_outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct StepId(u64);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Ask what the source is, links followed.
+    Stat { place: Place, is_link: bool },
+    /// Ask what lies in the source.
+    List { place: Place },
+    /// Make the target directory if it is not there, with at least the owner's rights until it is filled.
+    MakeDirectory { place: Place, mode: u32 },
+    /// Copy the file. When `is_fresh`, its directory was made by this copy, and nothing can be in the way.
+    CopyFile { place: Place, metadata: Metadata, is_fresh: bool },
+    /// Everything in it is done: give the target directory its attributes.
+    FinishDirectory { place: Place, metadata: Metadata, was_made: bool },
+}
+
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Found(Metadata),
+    Listed(Vec<Entry>),
+    Made {
+        is_new: bool,
+    },
+    Done,
+    /// The driver has recorded why.
+    Failed,
+}
+
+/// What of the work is known so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    pub(super) is_all: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Plan {
+    recursive: bool,
+    next_id: u64,
+    directories: BTreeMap<usize, Directory>,
+    next_directory: usize,
+    running: BTreeMap<StepId, Task>,
+    /// Directories to make and to finish, and links to look at: short, and others wait for them.
+    urgent: VecDeque<Task>,
+    lists: Vec<Task>,
+    files: VecDeque<Task>,
+    failures: VecDeque<(Place, CopyError)>,
+    found: Found,
+    /// Steps queued or running that may bring more to do.
+    questions: usize,
+}
+
+/// A step before it has its paths, which a deep tree would hold thousands of times.
+#[derive(Debug)]
+enum Task {
+    Stat { at: At, is_link: bool },
+    List { directory: usize },
+    Make { directory: usize },
+    Copy { at: At, metadata: Metadata },
+    Finish { directory: usize },
+}
+
+/// Where something lies.
+#[derive(Debug)]
+enum At {
+    Root(Place),
+    Inside { directory: usize, name: Vec<u8> },
+}
+
+#[derive(Debug)]
+struct Directory {
+    parent: Option<usize>,
+    place: Place,
+    depth: usize,
+    metadata: Metadata,
+    made: Option<bool>,
+    listed: Option<Vec<Entry>>,
+    /// Names inside that are not done yet; the directory itself counts as one until it is made and listed.
+    open: usize,
+}
+
+impl Plan {
+    pub(super) fn new(sources: Vec<Place>, recursive: bool) -> Self {
+        let stat = |place| Task::Stat { at: At::Root(place), is_link: false };
+        Self {
+            recursive,
+            next_id: 0,
+            directories: BTreeMap::new(),
+            next_directory: 0,
+            running: BTreeMap::new(),
+            questions: sources.len(),
+            urgent: sources.into_iter().map(stat).collect(),
+            lists: Vec::new(),
+            files: VecDeque::new(),
+            failures: VecDeque::new(),
+            found: Found::default(),
+        }
+    }
+
+    /// The next step that can be done now. `None`: wait for an outcome, or all is done.
+    pub(super) fn poll_step(&mut self) -> Option<(StepId, Step)> {
+        let task = self.next_task()?;
+        let step = self.step(&task);
+        let id = StepId(self.next_id);
+        self.next_id += 1;
+        self.running.insert(id, task);
+        Some((id, step))
+    }
+
+    /// A failure that the plan itself found. Each is told once.
+    pub(super) fn poll_failure(&mut self) -> Option<(Place, CopyError)> {
+        self.failures.pop_front()
+    }
+
+    /// A step is over.
+    pub(super) fn handle_outcome(&mut self, id: StepId, outcome: Outcome) {
+        let Some(task) = self.running.remove(&id) else { return };
+        if matches!(task, Task::Stat { .. } | Task::List { .. } | Task::Make { .. }) {
+            self.questions -= 1;
+        }
+        match (task, outcome) {
+            // Asked to follow links, a side that answers with a link would be asked for ever.
+            (Task::Stat { at, .. }, Outcome::Found(Metadata { kind: Some(FileKind::Symlink), .. })) => {
+                self.refuse(&at, CopyError::NotRegular);
+            }
+            (Task::Stat { at, .. }, Outcome::Found(metadata)) => self.enter(at, metadata),
+            (Task::Make { directory }, Outcome::Made { is_new }) => {
+                self.update(directory, |found| found.made = Some(is_new));
+            }
+            (Task::List { directory }, Outcome::Listed(entries)) => {
+                self.update(directory, |found| found.listed = Some(entries));
+            }
+            // Without its listing the directory is still made and finished.
+            (Task::List { directory }, _) => self.update(directory, |found| found.listed = Some(Vec::new())),
+            (Task::Make { directory }, _) => self.abandon(directory),
+            (Task::Stat { at, .. } | Task::Copy { at, .. }, _) => self.leave(&at),
+            (Task::Finish { directory }, _) => self.forget(directory),
+        }
+    }
+
+    pub(super) fn found(&self) -> Found {
+        Found { is_all: self.questions == 0, ..self.found }
+    }
+
+    fn next_task(&mut self) -> Option<Task> {
+        if let Some(task) = self.urgent.pop_front() {
+            return Some(task);
+        }
+        if self.files.len() < FILES_AHEAD
+            && let Some(task) = self.lists.pop()
+        {
+            return Some(task);
+        }
+        self.files.pop_front().or_else(|| self.lists.pop())
+    }
+
+    fn step(&self, task: &Task) -> Step {
+        match task {
+            Task::Stat { at, is_link } => Step::Stat { place: self.place(at), is_link: *is_link },
+            Task::List { directory } => Step::List { place: self.directories[directory].place.clone() },
+            Task::Make { directory } => {
+                let Directory { place, metadata, .. } = &self.directories[directory];
+                Step::MakeDirectory { place: place.clone(), mode: metadata.mode.unwrap_or(0o777) & 0o777 | 0o700 }
+            }
+            Task::Copy { at, metadata } => {
+                let is_fresh = match at {
+                    At::Root(_) => false,
+                    At::Inside { directory, .. } => self.directories[directory].made == Some(true),
+                };
+                Step::CopyFile { place: self.place(at), metadata: *metadata, is_fresh }
+            }
+            Task::Finish { directory } => {
+                let Directory { place, metadata, made, .. } = &self.directories[directory];
+                let was_made = *made == Some(true);
+                Step::FinishDirectory { place: place.clone(), metadata: *metadata, was_made }
+            }
+        }
+    }
+
+    fn place(&self, at: &At) -> Place {
+        match at {
+            At::Root(place) => place.clone(),
+            At::Inside { directory, name } => self.directories[directory].place.join(name),
+        }
+    }
+
+    fn depth(&self, at: &At) -> usize {
+        match at {
+            At::Root(_) => 0,
+            At::Inside { directory, .. } => self.directories[directory].depth + 1,
+        }
+    }
+
+    /// Plans what is at `at`, now that it is known what it is. A link left unresolved has been refused before.
+    fn enter(&mut self, at: At, metadata: Metadata) {
+        match metadata.kind {
+            Some(FileKind::Directory) => self.enter_directory(&at, metadata),
+            Some(FileKind::File) => {
+                self.found.files += 1;
+                self.found.bytes += metadata.size.unwrap_or(0);
+                self.files.push_back(Task::Copy { at, metadata });
+            }
+            Some(FileKind::Symlink) => self.look_behind(at),
+            Some(FileKind::Special) => self.refuse(&at, CopyError::NotRegular),
+            // A server that tells no modes: opening it shows whether it is a file.
+            None => self.enter(at, Metadata { kind: Some(FileKind::File), ..metadata }),
+        }
+    }
+
+    fn enter_directory(&mut self, at: &At, metadata: Metadata) {
+        let depth = self.depth(at);
+        if !self.recursive {
+            return self.refuse(at, CopyError::IsDirectory);
+        }
+        if depth > MAX_DEPTH {
+            return self.refuse(at, CopyError::TooDeep(MAX_DEPTH));
+        }
+        let place = self.place(at);
+        let parent = match at {
+            At::Root(_) => None,
+            At::Inside { directory, .. } => Some(*directory),
+        };
+        let directory = self.next_directory;
+        self.next_directory += 1;
+        let found = Directory { parent, place, depth, metadata, made: None, listed: None, open: 1 };
+        self.directories.insert(directory, found);
+        self.urgent.push_back(Task::Make { directory });
+        self.lists.push(Task::List { directory });
+        self.questions += 2;
+    }
+
+    /// Asks what a link leads to, or what a name is that the listing does not explain.
+    fn look_behind(&mut self, at: At) {
+        self.urgent.push_back(Task::Stat { at, is_link: true });
+        self.questions += 1;
+    }
+
+    /// Notes what is known about a directory; once it is made and listed, plans what lies in it.
+    fn update(&mut self, directory: usize, note: impl FnOnce(&mut Directory)) {
+        let Some(found) = self.directories.get_mut(&directory) else { return };
+        note(found);
+        if found.made.is_none() {
+            return;
+        }
+        let Some(entries) = found.listed.take() else { return };
+        found.open += entries.len();
+        let mut names = HashSet::new();
+        for Entry { name, metadata } in entries {
+            let is_first = names.insert(name.clone());
+            self.enter_entry(directory, name, metadata, is_first);
+        }
+        self.close_one(directory);
+    }
+
+    fn enter_entry(&mut self, directory: usize, name: Vec<u8>, metadata: Metadata, is_first: bool) {
+        if is_unsafe_name(&name) {
+            let place = self.directories[&directory].place.clone();
+            self.failures.push_back((place, CopyError::UnsafeName(BytePath::new(name))));
+            self.close_one(directory);
+        } else if is_first && metadata.kind.is_none() {
+            self.look_behind(At::Inside { directory, name });
+        } else if is_first {
+            self.enter(At::Inside { directory, name }, metadata);
+        } else {
+            self.refuse(&At::Inside { directory, name }, CopyError::DuplicateName);
+        }
+    }
+
+    fn refuse(&mut self, at: &At, error: CopyError) {
+        self.failures.push_back((self.place(at), error));
+        self.leave(at);
+    }
+
+    /// Nothing more happens at `at`.
+    fn leave(&mut self, at: &At) {
+        if let At::Inside { directory, .. } = at {
+            self.close_one(*directory);
+        }
+    }
+
+    fn close_one(&mut self, directory: usize) {
+        let Some(found) = self.directories.get_mut(&directory) else { return };
+        found.open -= 1;
+        if found.open == 0 {
+            self.urgent.push_back(Task::Finish { directory });
+        }
+    }
+
+    /// The target directory cannot be made: nothing in it is copied.
+    fn abandon(&mut self, directory: usize) {
+        let queued = self.lists.len();
+        self.lists.retain(|task| !matches!(task, Task::List { directory: listed } if *listed == directory));
+        self.questions -= queued - self.lists.len();
+        self.forget(directory);
+    }
+
+    fn forget(&mut self, directory: usize) {
+        let Some(found) = self.directories.remove(&directory) else { return };
+        if let Some(parent) = found.parent {
+            self.close_one(parent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

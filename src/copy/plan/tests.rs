@@ -1,0 +1,159 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn metadata(kind: FileKind) -> Metadata {
+    Metadata { kind: Some(kind), size: Some(3), mode: Some(0o644), times: None }
+}
+
+fn entry(name: &[u8], kind: FileKind) -> Entry {
+    Entry { name: name.to_vec(), metadata: metadata(kind) }
+}
+
+fn plan(recursive: bool) -> Plan {
+    Plan::new(vec![Place { origin: 0, source: "src".into(), target: "dst".into() }], recursive)
+}
+
+/// Carries out everything, the step that ends next chosen by `choose`. A directory whose path has a `d` at its
+/// end lists what `list` gives. Returns what was done, in order.
+fn run(
+    mut plan: Plan,
+    list: impl Fn(&str) -> Vec<Entry>,
+    mut choose: impl FnMut(usize) -> usize,
+) -> (Vec<String>, Vec<String>) {
+    let (mut running, mut done, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        running.extend(std::iter::from_fn(|| plan.poll_step()));
+        while let Some((place, error)) = plan.poll_failure() {
+            failed.push(format!("{}: {error}", place.source));
+        }
+        if running.is_empty() {
+            assert!(plan.found().is_all && plan.directories.is_empty() && plan.running.is_empty(), "{plan:?}");
+            return (done, failed);
+        }
+        let (id, step) = running.swap_remove(choose(running.len()));
+        let outcome = match step {
+            Step::Stat { place, .. } if list(&place.source.to_string()).is_empty() => {
+                Outcome::Found(metadata(FileKind::File))
+            }
+            Step::Stat { .. } => Outcome::Found(metadata(FileKind::Directory)),
+            Step::List { place } => Outcome::Listed(list(&place.source.to_string())),
+            Step::MakeDirectory { place, .. } => {
+                done.push(format!("make {}", place.target));
+                Outcome::Made { is_new: true }
+            }
+            Step::CopyFile { place, is_fresh, .. } => {
+                assert!(is_fresh || !place.target.to_string().contains('/'));
+                done.push(format!("copy {}", place.target));
+                Outcome::Done
+            }
+            Step::FinishDirectory { place, .. } => {
+                done.push(format!("finish {}", place.target));
+                Outcome::Done
+            }
+        };
+        plan.handle_outcome(id, outcome);
+    }
+}
+
+#[test]
+fn a_file_is_copied_without_looking_around() {
+    assert_eq!(run(plan(false), |_| Vec::new(), |_| 0).0, ["copy dst"]);
+}
+
+#[test]
+fn a_directory_is_refused_unless_asked_for() {
+    let (done, failed) = run(plan(false), |_| vec![entry(b"x", FileKind::File)], |_| 0);
+    assert_eq!(
+        (done.len(), &failed[..]),
+        (0, &["src: is a directory; `-r` (recursive) copies directories".into()][..])
+    );
+}
+
+#[test]
+fn hostile_names_are_refused_and_the_others_go_on() {
+    let names = [&b"../x"[..], b"/etc/passwd", b"..", b".", b"", b"a\0b", b"fine", b"fine"];
+    let list = |path: &str| match path {
+        "src" => names.iter().map(|name| entry(name, FileKind::File)).collect(),
+        _ => Vec::new(),
+    };
+    let (done, failed) = run(plan(true), list, |_| 0);
+    assert_eq!(done, ["make dst", "copy dst/fine", "finish dst"]);
+    assert_eq!(failed.len(), 7, "{failed:?}");
+}
+
+#[test]
+fn links_are_looked_behind_and_special_files_refused() {
+    let list = |path: &str| match path {
+        "src" => vec![
+            entry(b"link", FileKind::Symlink),
+            entry(b"dirlink", FileKind::Symlink),
+            entry(b"pipe", FileKind::Special),
+        ],
+        "src/dirlink" => vec![entry(b"inner", FileKind::File)],
+        _ => Vec::new(),
+    };
+    let (mut done, failed) = run(plan(true), list, |_| 0);
+    done.sort();
+    assert_eq!(
+        done,
+        ["copy dst/dirlink/inner", "copy dst/link", "finish dst", "finish dst/dirlink", "make dst", "make dst/dirlink"]
+    );
+    assert_eq!(failed, ["src/pipe: is neither a regular file nor a directory"]);
+}
+
+#[test]
+fn a_tree_without_a_bottom_is_left_at_a_fixed_depth() {
+    let (done, failed) = run(plan(true), |_| vec![entry(b"again", FileKind::Directory)], |_| 0);
+    assert_eq!((done.len(), failed.len()), (2 * (MAX_DEPTH + 1), 1));
+    assert!(failed[0].ends_with("nested deeper than 64 levels"));
+}
+
+#[test]
+fn a_side_that_follows_links_to_links_is_not_asked_for_ever() {
+    let mut plan = plan(true);
+    let (id, _) = plan.poll_step().unwrap();
+    plan.handle_outcome(id, Outcome::Found(metadata(FileKind::Symlink)));
+    assert!(matches!(plan.poll_failure(), Some((_, CopyError::NotRegular))));
+    assert_eq!(plan.poll_step(), None);
+}
+
+#[test]
+fn what_lies_in_a_directory_that_cannot_be_made_is_left_alone() {
+    let mut plan = plan(true);
+    let (id, _) = plan.poll_step().unwrap();
+    plan.handle_outcome(id, Outcome::Found(metadata(FileKind::Directory)));
+    let (make, _) = plan.poll_step().unwrap();
+    let (list, _) = plan.poll_step().unwrap();
+    plan.handle_outcome(make, Outcome::Failed);
+    plan.handle_outcome(list, Outcome::Listed(vec![entry(b"x", FileKind::File)]));
+    assert_eq!((plan.poll_step(), plan.found().is_all), (None, true));
+}
+
+proptest! {
+    #[test]
+    fn directories_come_before_their_content_and_are_finished_after_it(
+        choices in proptest::collection::vec(any::<usize>(), 1..40),
+    ) {
+        let list = |path: &str| match path.matches('/').count() {
+            depth @ 0..=2 if path.ends_with(['c', 'd']) => (0..=depth)
+                .flat_map(|n| [entry(format!("{n}f").as_bytes(), FileKind::File), entry(format!("{n}d").as_bytes(), FileKind::Directory)])
+                .collect(),
+            _ => Vec::new(),
+        };
+        let mut choices = choices.into_iter().cycle();
+        let (done, failed) = run(plan(true), list, |running| choices.next().unwrap() % running);
+        prop_assert!(failed.is_empty());
+        prop_assert_eq!(done.len(), HashSet::<&String>::from_iter(&done).len());
+        prop_assert_eq!(done.iter().filter(|step| step.starts_with("copy")).count(), 1 + 2 + 2 * 3);
+        let position = |step: String| done.iter().position(|other| *other == step);
+        for (at, step) in done.iter().enumerate() {
+            let (_, path) = step.split_once(' ').unwrap();
+            if let Some((parent, _)) = path.rsplit_once('/') {
+                let (make, finish) = (format!("make {parent}"), format!("finish {parent}"));
+                prop_assert!(position(make).unwrap() < at);
+                prop_assert!(position(finish).unwrap() > at);
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What a copy tells while it goes on.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::plan::Found;
+use super::{BytePath, Failure};
+
+/// Something happened.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Progress<'a> {
+    /// What happened.
+    pub event: Event<'a>,
+    /// How far the whole copy is.
+    pub totals: Totals,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// More files to copy were found.
+    Found,
+    /// A file is being copied. Several may be at once.
+    Started {
+        /// The file, on the side it comes from.
+        path: &'a BytePath,
+    },
+    /// Bytes were written.
+    Advanced,
+    /// A file has its name and all its bytes.
+    Finished {
+        /// The file, on the side it comes from.
+        path: &'a BytePath,
+    },
+    /// Something could not be copied.
+    Failed(&'a Failure),
+}
+
+/// How far a copy is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Files found so far.
+    pub files: u64,
+    /// Files copied.
+    pub files_done: u64,
+    /// Bytes in the files found so far, those that failed not counted.
+    pub bytes: u64,
+    /// Bytes written.
+    pub bytes_done: u64,
+    /// Whether everything is found, so that `files` and `bytes` are the whole copy.
+    pub is_all_found: bool,
+}
+
+/// Keeps the totals and reports events.
+pub(super) struct Meter<'a> {
+    totals: Mutex<Totals>,
+    report: &'a (dyn Fn(Progress<'_>) + Send + Sync),
+}
+
+impl<'a> Meter<'a> {
+    pub(super) fn new(report: &'a (dyn Fn(Progress<'_>) + Send + Sync)) -> Self {
+        Self { totals: Mutex::default(), report }
+    }
+
+    /// Changes the totals, then reports.
+    pub(super) fn tell(&self, event: Event<'_>, change: impl FnOnce(&mut Totals)) {
+        let totals = {
+            let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut totals);
+            *totals
+        };
+        (self.report)(Progress { event, totals });
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the plan found since `before`.
+    pub(super) fn found(&self, before: Found, now: Found) {
+        if before != now {
+            self.tell(Event::Found, |totals| {
+                totals.files += now.files - before.files;
+                totals.bytes += now.bytes - before.bytes;
+                totals.is_all_found = now.is_all;
+            });
+        }
+    }
+}
+
+/// One file's share of the totals. Dropped before the file is done, it takes the rest of its share back.
+pub(super) struct FileMeter<'a, 'b> {
+    meter: &'a Meter<'b>,
+    expected: u64,
+    written: u64,
+}
+
+impl<'a, 'b> FileMeter<'a, 'b> {
+    pub(super) fn new(meter: &'a Meter<'b>, expected: u64) -> Self {
+        Self { meter, expected, written: 0 }
+    }
+
+    pub(super) fn wrote(&mut self, bytes: u32) {
+        self.written += u64::from(bytes);
+        self.meter.tell(Event::Advanced, |totals| totals.bytes_done += u64::from(bytes));
+    }
+}
+
+impl Drop for FileMeter<'_, '_> {
+    fn drop(&mut self) {
+        let mut totals = self.meter.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.bytes = (totals.bytes + self.written).saturating_sub(self.expected);
+    }
+}

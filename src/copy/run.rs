@@ -1,0 +1,207 @@
+//! Carries out a plan: many steps at once, within bounds.
+
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::Semaphore;
+
+use super::endpoint::{Change, FileKind, Metadata};
+use super::file::{FILE_WINDOW, FileCopy};
+use super::plan::{Found, Outcome, Place, Plan, Step, StepId};
+use super::progress::{Event, FileMeter, Meter};
+use super::temporary::Unfinished;
+use super::{BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Summary, target};
+
+/// Steps under way at once. A small file takes about five round trips, each of them a wait in which others can move.
+const STEPS_AT_ONCE: usize = 32;
+/// Bytes in flight, all files together.
+const BUDGET: u32 = 8 * 1024 * 1024;
+
+/// One copy.
+pub(super) struct Run<'a> {
+    sources: Vec<Location>,
+    destination: Location,
+    options: CopyOptions,
+    meter: Meter<'a>,
+    unfinished: Unfinished,
+    budget: Arc<Semaphore>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        sources: Vec<Location>,
+        destination: Location,
+        options: CopyOptions,
+        report: &'a (dyn Fn(Progress<'_>) + Send + Sync),
+    ) -> Self {
+        Self {
+            sources,
+            options,
+            meter: Meter::new(report),
+            unfinished: Unfinished::new(Arc::clone(&destination.endpoint)),
+            destination,
+            budget: Arc::new(Semaphore::new(BUDGET as usize)),
+        }
+    }
+
+    pub(super) async fn copy(&self) -> Result<Summary, CopyError> {
+        if self.sources.is_empty() {
+            return Err(CopyError::NoSources);
+        }
+        let mut summary = Summary::default();
+        match target::assign(&self.sources, &self.destination).await {
+            Ok((places, failures)) => {
+                for failure in failures {
+                    self.record(&mut summary, failure)?;
+                }
+                self.carry_out(Plan::new(places, self.options.recursive), &mut summary).await?;
+            }
+            Err(failure) if matches!(failure.error, CopyError::TargetNotDirectory(_)) => return Err(failure.error),
+            Err(failure) => self.record(&mut summary, failure)?,
+        }
+        let totals = self.meter.totals();
+        Ok(Summary { files: totals.files_done, bytes: totals.bytes_done, ..summary })
+    }
+
+    pub(super) async fn clean_up(&self) {
+        self.unfinished.remove_all().await;
+    }
+
+    async fn carry_out(&self, mut plan: Plan, summary: &mut Summary) -> Result<(), CopyError> {
+        let mut running = FuturesUnordered::new();
+        // The files under way, each with the share of the budget that it can use.
+        let mut weight = 0;
+        let mut found = Found::default();
+        loop {
+            while running.len() < STEPS_AT_ONCE && weight < u64::from(BUDGET) {
+                let Some((id, step)) = plan.poll_step() else { break };
+                let share = share_of(&step);
+                weight += share;
+                running.push(self.perform(id, step, share));
+            }
+            let Some((id, share, outcome)) = running.next().await else { return Ok(()) };
+            weight -= share;
+            let outcome = match outcome {
+                Ok(outcome) => outcome,
+                Err(failure) => {
+                    self.record(summary, failure)?;
+                    Outcome::Failed
+                }
+            };
+            plan.handle_outcome(id, outcome);
+            while let Some((place, error)) = plan.poll_failure() {
+                self.record(summary, self.at_source(&place, error))?;
+            }
+            self.meter.found(found, plan.found());
+            found = plan.found();
+        }
+    }
+
+    async fn perform(&self, id: StepId, step: Step, share: u64) -> (StepId, u64, Result<Outcome, Failure>) {
+        let outcome = match step {
+            Step::Stat { place, is_link } => self.stat(&place, is_link).await,
+            Step::List { place } => self.list(&place).await,
+            Step::MakeDirectory { place, mode } => self.make_directory(&place, mode).await,
+            Step::CopyFile { place, metadata, is_fresh } => self.copy_file(&place, metadata, is_fresh).await,
+            Step::FinishDirectory { place, metadata, was_made } => {
+                self.finish_directory(&place, metadata, was_made).await
+            }
+        };
+        (id, share, outcome)
+    }
+
+    async fn stat(&self, place: &Place, is_link: bool) -> Result<Outcome, Failure> {
+        let source = self.source(place);
+        let look = async {
+            let metadata = source.stat(&place.source).await?;
+            if is_link && metadata.kind == Some(FileKind::Directory) && leads_back(source, &place.source).await? {
+                return Err(CopyError::LinkLoop);
+            }
+            Ok(Outcome::Found(metadata))
+        };
+        look.await.map_err(|error| self.at_source(place, error))
+    }
+
+    async fn list(&self, place: &Place) -> Result<Outcome, Failure> {
+        let entries = self.source(place).list(&place.source).await;
+        entries.map(Outcome::Listed).map_err(|error| self.at_source(place, error))
+    }
+
+    async fn make_directory(&self, place: &Place, mode: u32) -> Result<Outcome, Failure> {
+        let outcome = self.destination.endpoint.make_directory(&place.target, mode).await;
+        outcome.map(|is_new| Outcome::Made { is_new }).map_err(|error| self.at_target(place, error))
+    }
+
+    async fn copy_file(&self, place: &Place, metadata: Metadata, is_fresh: bool) -> Result<Outcome, Failure> {
+        let copy = FileCopy {
+            source: self.source(place),
+            target: &*self.destination.endpoint,
+            place,
+            preserve: self.options.preserve,
+            is_fresh,
+            unfinished: &self.unfinished,
+            budget: &self.budget,
+        };
+        self.meter.tell(Event::Started { path: &place.source }, |_| {});
+        copy.run(&mut FileMeter::new(&self.meter, metadata.size.unwrap_or(0))).await?;
+        self.meter.tell(Event::Finished { path: &place.source }, |totals| totals.files_done += 1);
+        Ok(Outcome::Done)
+    }
+
+    async fn finish_directory(&self, place: &Place, source: Metadata, was_made: bool) -> Result<Outcome, Failure> {
+        let target = &*self.destination.endpoint;
+        let source_mode = source.mode.unwrap_or(0o777) & 0o777;
+        let lent = 0o700 & !source_mode;
+        let finish = async {
+            let mode = if self.options.preserve {
+                Some(source_mode)
+            } else if was_made && lent != 0 {
+                // The owner's rights were lent while the directory was filled.
+                target.stat(&place.target).await?.mode.map(|mode| mode & !lent)
+            } else {
+                None
+            };
+            let change = Change { mode, times: source.times.filter(|_| self.options.preserve) };
+            if change.is_empty() { Ok(()) } else { target.change(&place.target, change).await }
+        };
+        finish.await.map(|()| Outcome::Done).map_err(|error| self.at_target(place, error))
+    }
+
+    /// Puts a failure on the list, unless it is the end of everything.
+    fn record(&self, summary: &mut Summary, failure: Failure) -> Result<(), CopyError> {
+        let failure = match failure.into_lost() {
+            Ok(lost) => return Err(lost),
+            Err(failure) => failure,
+        };
+        self.meter.tell(Event::Failed(&failure), |_| {});
+        summary.failures.push(failure);
+        Ok(())
+    }
+
+    fn source(&self, place: &Place) -> &dyn Endpoint {
+        &*self.sources[place.origin].endpoint
+    }
+
+    fn at_source(&self, place: &Place, error: CopyError) -> Failure {
+        Failure::new(self.source(place).side(), &place.source, error)
+    }
+
+    fn at_target(&self, place: &Place, error: CopyError) -> Failure {
+        Failure::new(self.destination.endpoint.side(), &place.target, error)
+    }
+}
+
+/// The part of the budget that a step can use.
+fn share_of(step: &Step) -> u64 {
+    match step {
+        Step::CopyFile { metadata, .. } => metadata.size.unwrap_or(0).min(FILE_WINDOW),
+        _ => 0,
+    }
+}
+
+/// Whether the directory behind a link holds the link.
+async fn leads_back(endpoint: &dyn Endpoint, link: &BytePath) -> Result<bool, CopyError> {
+    let parent = link.parent();
+    let (behind, holder) = tokio::try_join!(endpoint.canonical(link), endpoint.canonical(&parent))?;
+    Ok(holder.is_within(&behind))
+}

@@ -1,0 +1,60 @@
+//! Where the sources go.
+
+use super::plan::Place;
+use super::{BytePath, CopyError, Endpoint, Failure, FileKind, Location};
+
+/// What the destination turned out to be.
+enum Target {
+    /// A directory: sources keep their names in it.
+    Directory(BytePath),
+    /// A name for the only source, whether something has it or not.
+    Name(BytePath),
+}
+
+/// Finds out what `destination` is, and gives each source its target. Sources that cannot be resolved are failures.
+pub(super) async fn assign(
+    sources: &[Location],
+    destination: &Location,
+) -> Result<(Vec<Place>, Vec<Failure>), Failure> {
+    let endpoint = &*destination.endpoint;
+    let target = find(endpoint, &destination.path, sources.len())
+        .await
+        .map_err(|error| Failure::new(endpoint.side(), &destination.path, error))?;
+    let (mut places, mut failures) = (Vec::new(), Vec::new());
+    for (origin, Location { endpoint, path }) in sources.iter().enumerate() {
+        match endpoint.resolve(path).await {
+            Ok(source) => places.push(Place { origin, target: target.of(&source), source }),
+            Err(error) => failures.push(Failure::new(endpoint.side(), path, error)),
+        }
+    }
+    Ok((places, failures))
+}
+
+impl Target {
+    fn of(&self, source: &BytePath) -> BytePath {
+        match (self, source.name()) {
+            (Self::Directory(directory), Some(name)) => directory.join(name),
+            // What has no name of its own (`.`, `..`, `/`) puts its content straight into the directory.
+            (Self::Directory(path), None) | (Self::Name(path), _) => path.clone(),
+        }
+    }
+}
+
+async fn find(endpoint: &dyn Endpoint, typed: &BytePath, sources: usize) -> Result<Target, CopyError> {
+    let path = endpoint.resolve(typed).await?;
+    match endpoint.stat(&path).await {
+        Ok(metadata) if metadata.kind == Some(FileKind::Directory) => return Ok(Target::Directory(path)),
+        Ok(_) => {}
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    if sources > 1 {
+        return Err(CopyError::TargetNotDirectory(typed.clone()));
+    }
+    // A link that the user named is written through, as by scp; links deeper in a tree are replaced.
+    let is_link = endpoint.lstat(&path).await.is_ok_and(|metadata| metadata.kind == Some(FileKind::Symlink));
+    if is_link && let Ok(behind) = endpoint.canonical(&path).await {
+        return Ok(Target::Name(behind));
+    }
+    Ok(Target::Name(path))
+}
