@@ -17,7 +17,7 @@ use crate::{
     home::{self, Home},
     lab::{Lab, LabError, REGION},
     node::{Caller, Node, Pace},
-    server,
+    openssh, server,
     sshd::{self, Account},
 };
 
@@ -33,11 +33,13 @@ const CRASH_NOTICE: Duration = Duration::from_mins(1);
 const NODE_START: Duration = Duration::from_secs(10);
 
 /// What listens behind the node's port 22.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 enum Server {
     #[default]
     Embedded,
     Existing(u16),
+    /// With lines for its configuration.
+    OpenSsh(Vec<String>),
 }
 
 /// Settings of a [`Lab`].
@@ -80,6 +82,27 @@ impl LabBuilder {
     /// there is that server's business: the lab gives neither user nor key.
     pub fn sshd(mut self, port: u16) -> Self {
         self.server = Server::Existing(port);
+        self
+    }
+
+    /// Puts a real OpenSSH `sshd`, which the lab starts for itself, behind the node. It logs in the user that runs the lab,
+    /// by the lab's one-time key, into that user's own home directory. Needs `openssh-server`, not its service.
+    pub fn openssh(mut self) -> Self {
+        if !matches!(self.server, Server::OpenSsh(_)) {
+            self.server = Server::OpenSsh(Vec::new());
+        }
+        self
+    }
+
+    /// [`openssh`](Self::openssh) with a line of `sshd_config` that goes before the lab's own, such as `Subsystem sftp
+    /// /nonexistent`. May be repeated.
+    pub fn openssh_option(mut self, line: impl Into<String>) -> Self {
+        let mut lines = match self.server {
+            Server::OpenSsh(lines) => lines,
+            _ => Vec::new(),
+        };
+        lines.push(line.into());
+        self.server = Server::OpenSsh(lines);
         self
     }
 
@@ -216,16 +239,17 @@ impl LabBuilder {
     }
 
     async fn start_sshd(&self, lab: &mut Lab) -> Result<SocketAddr, LabError> {
-        match self.server {
-            Server::Existing(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        let key = lab.home.client_key.public_key().clone();
+        match &self.server {
+            Server::Existing(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))),
+            Server::OpenSsh(lines) => {
+                lab.user = Some(openssh::current_user().await.map_err(LabError::Home)?);
+                openssh::start(lab.home.path(), &key, lines, &lab.tasks).await.map_err(LabError::OpenSsh)
+            }
             Server::Embedded => {
                 lab.user = Some(LAB_USER.to_owned());
-                let account = Account {
-                    user: LAB_USER.to_owned(),
-                    key: lab.home.client_key.public_key().clone(),
-                    home: lab.home.login.clone(),
-                    shell: self.shell.clone(),
-                };
+                let account =
+                    Account { user: LAB_USER.to_owned(), key, home: lab.home.login.clone(), shell: self.shell.clone() };
                 let host_key = home::new_key("ssm-lab host").map_err(LabError::Home)?;
                 sshd::start(account, host_key, &lab.tasks).await.map_err(LabError::Sshd)
             }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// A temporary directory, removed on drop.
 #[derive(Debug)]
 pub(crate) struct Home {
-    _directory: TempDir,
+    directory: TempDir,
     pub(crate) identity: PathBuf,
     pub(crate) known_hosts: PathBuf,
     pub(crate) login: PathBuf,
@@ -33,12 +33,16 @@ impl Home {
             login: path.join("home"),
             empty: path.join("empty"),
             client_key: new_key("ssm-lab client")?,
-            _directory: directory,
+            directory,
         };
         fs::create_dir(&home.login)?;
         fs::write(&home.empty, "")?;
         write_key(&home.client_key, &home.identity)?;
         Ok(home)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
     }
 }
 

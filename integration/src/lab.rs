@@ -10,6 +10,7 @@ use crate::{
     faults::{Cut, Faults},
     gateway::Gateway,
     home::Home,
+    openssh::OpenSshError,
     sigv4::AccessKey,
     tasks::Tasks,
 };
@@ -29,6 +30,9 @@ pub enum LabError {
     /// The SSH server behind the node did not start.
     #[error("the embedded SSH server could not be started")]
     Sshd(#[source] io::Error),
+    /// There is no OpenSSH server to start, or it does not start.
+    #[error("the OpenSSH server could not be started")]
+    OpenSsh(#[source] OpenSshError),
     /// The node model did not reach its gateway.
     #[error("the lab's node did not connect to its gateway in time")]
     Node,

@@ -16,6 +16,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PORT")]
     sshd: Option<u16>,
 
+    /// Starts a real OpenSSH sshd and puts it behind the node
+    #[arg(long, conflicts_with = "sshd")]
+    openssh: bool,
+
     /// The node's id
     #[arg(long, value_name = "ID")]
     node: Option<String>,
@@ -107,6 +111,9 @@ impl Args {
             .seed(self.seed);
         if let Some(port) = self.sshd {
             builder = builder.sshd(port);
+        }
+        if self.openssh {
+            builder = builder.openssh();
         }
         if let Some(id) = self.node {
             builder = builder.node(id);

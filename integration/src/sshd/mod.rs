@@ -4,6 +4,7 @@
 //! input is kept in memory, however much it is; `--openssh` has no such limit.
 
 mod process;
+mod sftp;
 mod terminal;
 
 use std::{
@@ -168,6 +169,17 @@ impl Handler for Connection {
 
     async fn exec_request(&mut self, id: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Self::Error> {
         self.start(id, &Program::Command(data.to_vec()), session)
+    }
+
+    async fn subsystem_request(&mut self, id: ChannelId, name: &str, session: &mut Session) -> Result<(), Self::Error> {
+        match self.channels.remove(&id) {
+            Some(pending) if name == "sftp" => {
+                session.channel_success(id)?;
+                self.tasks.spawn(sftp::serve(pending.channel, session.handle(), self.account.home.clone()));
+                Ok(())
+            }
+            _ => session.channel_failure(id),
+        }
     }
 
     async fn channel_close(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Self::Error> {
