@@ -7,6 +7,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::Settings;
 
@@ -16,6 +17,9 @@ const MARGIN: Duration = Duration::from_mins(1);
 /// How long credentials without an end are used before they are read again. Tools that rotate them rewrite the
 /// credentials file without an expiry, so an hour later the file holds other ones than a provider remembers.
 const WITHOUT_END: Duration = Duration::from_mins(1);
+
+/// The longest wait for credentials: a credential process may have to ask its user for a code.
+const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// The credentials of one [`super::AwsService`].
 ///
@@ -55,7 +59,8 @@ impl FreshCredentials {
         if let Some(known) = known.as_ref().filter(|known| known.is_usable(now)) {
             return Ok(known.credentials.clone());
         }
-        let credentials = self.source.load().await?;
+        let loaded = timeout(TIMEOUT, self.source.load()).await;
+        let credentials = loaded.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(TIMEOUT)))?;
         *known = Some(Known { credentials: credentials.clone(), since: now });
         Ok(credentials)
     }

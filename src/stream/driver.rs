@@ -160,10 +160,11 @@ impl<'a> Driver<'a> {
     }
 
     fn given_up(&self) -> Result<(), StreamError> {
-        let is_wanted_now = self.link.shared.goal() == Goal::Terminate;
-        match self.finishing {
-            Some(_) if self.link.shared.lock().channel.is_delivered() => Ok(()),
-            Some(_) if !is_wanted_now => Err(StreamError::Unconfirmed),
+        match self.link.shared.goal() {
+            Goal::Finish | Goal::Abandon if self.is_open() => {
+                let is_delivered = self.link.shared.lock().channel.is_delivered();
+                if is_delivered { Ok(()) } else { Err(StreamError::Unconfirmed) }
+            }
             _ => Err(StreamError::Terminated),
         }
     }
@@ -181,11 +182,15 @@ impl<'a> Driver<'a> {
         shared.connection.send_replace(ConnectionState::Reconnecting(cut.to_string()));
         let (socket, token) = tokio::select! {
             next = self.link.resume(&self.url, cut, self.is_open()) => next.map_err(Err)?,
-            () = self.link.is_given_up() => return Err(self.given_up()),
+            () = self.link.is_given_up(self.is_open()) => return Err(self.given_up()),
         };
         self.socket = socket;
         self.is_flushed = true;
-        shared.lock().channel.handle_connected(&token, Instant::now());
+        let now = Instant::now();
+        shared.lock().channel.handle_connected(&token, now);
+        if let Some(finishing) = &mut self.finishing {
+            finishing.heard = now;
+        }
         let state = if self.is_open() { ConnectionState::Connected } else { ConnectionState::Opening };
         shared.connection.send_replace(state);
         Ok(())

@@ -17,7 +17,7 @@ use super::{StreamError, StreamOptions, url};
 /// (`sessionhandler.go: OpenDataChannel`).
 const CONNECT_RETRIES: u32 = 5;
 
-/// A connection lost before the stream is open is not worth waiting for as long as a shell is.
+/// The agent waits 15 s for its client, so a stream that is not open yet is not worth waiting for as long as a shell is.
 const OPENING_LIMIT: Duration = Duration::from_secs(30);
 
 /// The longest wait for the API to terminate the session.
@@ -33,26 +33,29 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// The session's first socket. What fails in passing is tried again, with the same token.
+    /// The session's first socket, for the grant that started it.
     pub(super) async fn first_socket(&self, grant: &Grant) -> Result<(Uri, Box<dyn Socket>), StreamError> {
         let started = Instant::now();
         let url = url::check(&grant.stream_url, self.service.configured_host())?;
-        let connecting = async {
-            let mut backoff = Backoff::new();
-            for _ in 0..CONNECT_RETRIES {
-                match self.socket(&url).await {
-                    Err(error) if error.is_transient() => sleep(backoff.next()).await,
-                    result => return result,
-                }
-            }
-            self.socket(&url).await
-        };
         let socket = tokio::select! {
-            socket = connecting => socket?,
-            () = self.is_given_up() => return Err(StreamError::Terminated),
+            socket = self.patient_socket(&url) => socket?,
+            () = self.is_given_up(false) => return Err(StreamError::Terminated),
         };
         report_stage("WebSocket", started);
         Ok((url, socket))
+    }
+
+    /// What fails in passing is tried again.
+    async fn patient_socket(&self, url: &Uri) -> Result<Box<dyn Socket>, StreamError> {
+        let started = Instant::now();
+        let mut backoff = Backoff::new();
+        for _ in 0..CONNECT_RETRIES {
+            match self.socket(url).await {
+                Err(error) if error.is_transient() && started.elapsed() < OPENING_LIMIT => sleep(backoff.next()).await,
+                result => return result,
+            }
+        }
+        self.socket(url).await
     }
 
     /// One try at a socket; the upgrade is signed anew.
@@ -104,11 +107,14 @@ impl Link {
         Err(StreamError::Lost { waited: started.elapsed(), source: Box::new(last) })
     }
 
-    /// Returns when nobody wants the session any more; a shutdown leaves a little time.
-    pub(super) async fn is_given_up(&self) {
+    /// Returns when it is no use to get a socket any more. While there may be something to deliver, a shutdown and a
+    /// dropped stream leave a little time for it.
+    pub(super) async fn is_given_up(&self, is_open: bool) {
         let mut goal = self.shared.goal.subscribe();
         let _ = goal.wait_for(|goal| *goal >= Goal::Finish).await;
-        let _ = timeout(self.options.drain_timeout, goal.wait_for(|goal| *goal >= Goal::Abandon)).await;
+        if is_open {
+            let _ = timeout(self.options.drain_timeout, goal.wait_for(|goal| *goal == Goal::Terminate)).await;
+        }
     }
 
     /// Ends the session through the API; `outcome` is how the stream ended.

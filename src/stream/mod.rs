@@ -31,7 +31,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -101,7 +101,7 @@ fn open_with(
 ) -> Opening {
     let shared = Arc::new(Shared::new(options.channel.clone()));
     tokio::spawn(driver::run(driver::Setup { service, connect, request, options, shared: Arc::clone(&shared) }));
-    Opening { stream: Some(SsmStream { shared }) }
+    Opening { stream: Some(SsmStream { shared: Arc::clone(&shared) }), shared }
 }
 
 /// A stream that is being opened; a future of it.
@@ -109,16 +109,13 @@ fn open_with(
 pub struct Opening {
     /// Taken when the future completes; until then, its drop gives the session up.
     stream: Option<SsmStream>,
+    shared: Arc<Shared>,
 }
 
 impl Opening {
     /// A handle that outlives the opening and the stream.
-    ///
-    /// # Panics
-    ///
-    /// After the future has completed.
     pub fn handle(&self) -> StreamHandle {
-        self.stream.as_ref().expect("the opening has not completed").handle()
+        StreamHandle { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -126,14 +123,9 @@ impl Future for Opening {
     type Output = Result<SsmStream, StreamError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let opened = ready!(self.shared.poll_open(cx));
         let stream = self.stream.take().expect("a future is not polled after it has completed");
-        match stream.shared.poll_open(cx) {
-            Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| stream)),
-            Poll::Pending => {
-                self.stream = Some(stream);
-                Poll::Pending
-            }
-        }
+        Poll::Ready(opened.map(|()| stream))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::OnceCell;
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_rustls::TlsConnector;
@@ -27,11 +27,8 @@ use crate::datachannel::Transmit;
 /// The longest wait for one connection: name resolution, TCP, TLS and upgrade together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Network address translators and load balancers forget a connection that is silent for a minute.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Two pings and their answers are missing: nobody is there any more.
-const DEAD_AFTER: Duration = Duration::from_secs(75);
+/// The longest wait for one address of a host that has several, of which some may lead nowhere.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest message taken from the service. The agent sends 1 KiB; this only bounds what a broken peer may cost.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -130,7 +127,7 @@ async fn dial(url: &Uri, headers: UpgradeHeaders) -> Result<Box<dyn Socket>, Con
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let request = upgrade_request(url, headers)?;
-    let tcp = TcpStream::connect((host, port)).await?;
+    let tcp = connect_tcp(host, port).await?;
     tcp.set_nodelay(true)?;
     if !is_tls {
         return Ok(Box::new(WebSocket::upgrade(request, tcp).await?));
@@ -138,6 +135,19 @@ async fn dial(url: &Uri, headers: UpgradeHeaders) -> Result<Box<dyn Socket>, Con
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let tls = TlsConnector::from(tls_config().await?).connect(name, tcp).await?;
     Ok(Box::new(WebSocket::upgrade(request, tls).await?))
+}
+
+/// Tries the host's addresses in turn; one that does not answer leaves time for the next.
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in lookup_host((host, port)).await? {
+        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
 }
 
 /// The request line carries the URL as given: its query may hold base64 that any re-encoding would change.
@@ -178,9 +188,23 @@ fn load_tls_config() -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
+/// How a connection is kept, and known to be gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeepAlive {
+    pub(super) interval: Duration,
+    pub(super) dead_after: Duration,
+}
+
+impl KeepAlive {
+    /// Network address translators and load balancers forget a connection that is silent for a minute. When two pings
+    /// and their answers are missing, nobody is there any more.
+    pub(super) const USUAL: Self = Self { interval: Duration::from_secs(30), dead_after: Duration::from_secs(75) };
+}
+
 /// A WebSocket over any transport.
 pub(super) struct WebSocket<S> {
     inner: WebSocketStream<S>,
+    dead_after: Duration,
     beat: Interval,
     heard: Instant,
     ping: Ping,
@@ -200,19 +224,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let (inner, _answer) = client_async_with_config(request, transport, Some(config)).await?;
-        Ok(Self::new(inner))
+        Ok(Self::new(inner, KeepAlive::USUAL))
     }
 
-    pub(super) fn new(inner: WebSocketStream<S>) -> Self {
-        let mut beat = interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
+    pub(super) fn new(inner: WebSocketStream<S>, keep_alive: KeepAlive) -> Self {
+        let KeepAlive { interval, dead_after } = keep_alive;
+        let mut beat = interval_at(tokio::time::Instant::now() + interval, interval);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { inner, beat, heard: Instant::now(), ping: Ping::Idle }
+        Self { inner, dead_after, beat, heard: Instant::now(), ping: Ping::Idle }
     }
 
     /// Sends the pings that are due, and gives up on a peer that has been silent too long.
     fn keep_alive(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.beat.poll_tick(cx).is_ready() {
-            if self.heard.elapsed() > DEAD_AFTER {
+            if self.heard.elapsed() > self.dead_after {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was heard from the service"));
             }
             self.ping = Ping::Due;
@@ -230,10 +255,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocket<S> {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        self.keep_alive(cx)?;
         loop {
-            let message = ready!(self.inner.poll_next_unpin(cx)).unwrap_or(Err(WsError::ConnectionClosed));
-            let message = message.map_err(lost)?;
+            let Poll::Ready(message) = self.inner.poll_next_unpin(cx) else {
+                // Only now: a process that was stopped for a while has its peer's frames waiting.
+                self.keep_alive(cx)?;
+                return Poll::Pending;
+            };
+            let message = message.unwrap_or(Err(WsError::ConnectionClosed)).map_err(lost)?;
             self.heard = Instant::now();
             match message {
                 Message::Binary(frame) => return Poll::Ready(Ok(frame)),

@@ -2,6 +2,7 @@
 
 mod carrying;
 mod ending;
+mod network;
 mod opening;
 mod resuming;
 mod world;

@@ -104,15 +104,40 @@ async fn a_connection_that_does_not_come_back_in_time_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_stream_dropped_while_it_is_cut_off_is_terminated() {
+async fn a_stream_dropped_while_it_is_cut_off_is_terminated_and_tells_what_was_not_delivered() {
+    for (written, is_delivered) in [(&b""[..], true), (b"lost", false)] {
+        let mut world = World::new();
+        let (mut stream, node) = world.stream(brisk()).await;
+        let handle = stream.handle();
+        node.hang_up();
+        let _unanswered = world.dial().await;
+        stream.write_all(written).await.unwrap();
+        drop(stream);
+        match patiently(handle.closed()).await {
+            Ok(()) => assert!(is_delivered),
+            Err(error) => assert!(matches!(error, StreamError::Unconfirmed) && !is_delivered, "{error:?}"),
+        }
+        assert_eq!(world.service.calls().last().map(String::as_str), Some("terminate"));
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_during_a_cut_still_delivers_once_the_connection_is_back() {
     let mut world = World::new();
-    let (stream, node) = world.stream(StreamOptions::default()).await;
-    let handle = stream.handle();
-    node.hang_up();
-    let _unanswered = world.dial().await;
-    drop(stream);
-    assert!(patiently(handle.closed()).await.is_err());
-    assert_eq!(world.service.calls().last().map(String::as_str), Some("terminate"));
+    let options = StreamOptions { drain_timeout: Duration::from_secs(10), ..StreamOptions::default() };
+    let (mut stream, node) = world.stream(options).await;
+    let node = node.hang_up();
+    let dial = world.dial().await;
+    stream.write_all(b"kept").await.unwrap();
+    let resumed = async {
+        let mut node = node.moves_to(dial.accept().await);
+        node.opened().await;
+        assert_eq!(node.read(4).await, b"kept");
+        node.terminated().await;
+    };
+    let (shut, ()) = patiently(async { tokio::join!(stream.shutdown(), resumed) }).await;
+    shut.unwrap();
+    assert_eq!(world.service.calls(), ["start", "sign", "resume", "sign"]);
 }
 
 #[tokio::test]

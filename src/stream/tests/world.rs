@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use uuid::Uuid;
 
-use crate::stream::socket::{Connect, ConnectError, Socket, WebSocket};
+use crate::stream::socket::{Connect, ConnectError, KeepAlive, Socket, WebSocket};
 use crate::stream::*;
 use crate::wire::{
     Acknowledge, Body, ChannelClosed, FLAGS_SINGLE, Flag, Message, MessageKind, OpenDataChannel, PayloadType,
@@ -120,7 +120,7 @@ impl Connect for Net {
             let _ = self.0.send(Dial { url: url.to_string(), answer });
             let transport = answered.await.unwrap_or_else(|_| Err(io::Error::other("the world has ended").into()))?;
             let socket = WebSocketStream::from_raw_socket(transport, Role::Client, None).await;
-            Ok(Box::new(WebSocket::new(socket)) as Box<dyn Socket>)
+            Ok(Box::new(WebSocket::new(socket, KeepAlive::USUAL)) as Box<dyn Socket>)
         })
     }
 }

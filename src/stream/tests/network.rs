@@ -1,0 +1,147 @@
+//! The WebSocket itself, over TCP on loopback.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderName, HeaderValue, Uri};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use super::world::{patiently, pattern};
+use crate::datachannel::Transmit;
+use crate::stream::UpgradeHeaders;
+use crate::stream::socket::{Connect, ConnectError, KeepAlive, Network, Socket, WebSocket};
+
+const TARGET: &str = "/v1/data-channel/jo@example.com-0a1?role=publish_subscribe&cell-number=AA+/x%2B==";
+
+async fn listener() -> (TcpListener, Uri) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}{TARGET}", listener.local_addr().unwrap()).parse().unwrap();
+    (listener, url)
+}
+
+async fn connect(url: &Uri, headers: UpgradeHeaders) -> Result<Box<dyn Socket>, ConnectError> {
+    patiently(Network.connect(url, headers)).await
+}
+
+/// The head of the request that a client sends, and what it makes of `answer`.
+async fn refused_with(answer: &'static str) -> (String, ConnectError) {
+    let (listener, url) = listener().await;
+    let server = async {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await.unwrap());
+        }
+        connection.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(head).unwrap()
+    };
+    let signature = (HeaderName::from_static("authorization"), HeaderValue::from_static("AWS4-HMAC-SHA256 x"));
+    let (head, refused) = tokio::join!(server, connect(&url, vec![signature]));
+    (head.to_ascii_lowercase().replace(url.authority().unwrap().as_str(), "HOST"), refused.err().unwrap())
+}
+
+async fn send(socket: &mut dyn Socket, frame: Transmit) {
+    poll_fn(|cx| socket.poll_ready(cx)).await.unwrap();
+    socket.send(frame).unwrap();
+    poll_fn(|cx| socket.poll_flush(cx)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_upgrade_asks_for_the_url_as_given_and_for_no_extension() {
+    let (head, refused) = refused_with("HTTP/1.1 503 Busy\r\n\r\n").await;
+    assert!(matches!(refused, ConnectError::Refused(503)), "{refused:?}");
+    assert!(head.starts_with(&format!("get {} http/1.1\r\n", TARGET.to_ascii_lowercase())), "{head}");
+    assert!(head.contains("\r\nhost: HOST\r\n"), "{head}");
+    assert!(head.contains("\r\nauthorization: aws4-hmac-sha256 x\r\n"), "{head}");
+    assert!(!head.contains("sec-websocket-protocol") && !head.contains("sec-websocket-extensions"), "{head}");
+}
+
+#[tokio::test]
+async fn a_403_keeps_what_the_service_said() {
+    let (_, refused) = refused_with("HTTP/1.1 403 Forbidden\r\n\r\nno \x1b[31mOpenDataChannel\n").await;
+    let ConnectError::Denied(text) = refused else { panic!("{refused:?}") };
+    assert_eq!(text, "no  [31mOpenDataChannel");
+}
+
+#[tokio::test]
+async fn frames_of_any_size_pass_whole_and_fragments_are_put_together() {
+    let (listener, url) = listener().await;
+    let large = Bytes::from(pattern(1 << 20));
+    let server = async {
+        let (connection, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(connection).await.unwrap();
+        let Message::Text(open) = socket.next().await.unwrap().unwrap() else { panic!("not the open message") };
+        assert_eq!(open.as_str(), "open");
+        let echoed = socket.next().await.unwrap().unwrap();
+        socket.send(echoed).await.unwrap();
+        let first = Frame::message(&b"frag"[..], OpCode::Data(Data::Binary), false);
+        let second = Frame::message(&b"ments"[..], OpCode::Data(Data::Continue), true);
+        for part in [first, second] {
+            socket.send(Message::Frame(part)).await.unwrap();
+        }
+        socket
+    };
+    let client = async {
+        let mut socket = connect(&url, Vec::new()).await.unwrap();
+        send(&mut *socket, Transmit::Text("open".into())).await;
+        send(&mut *socket, Transmit::Binary(large.clone())).await;
+        assert!(patiently(poll_fn(|cx| socket.poll_receive(cx))).await.unwrap() == large);
+        assert_eq!(patiently(poll_fn(|cx| socket.poll_receive(cx))).await.unwrap(), "fragments");
+        socket
+    };
+    let _both = patiently(async { tokio::join!(server, client) }).await;
+}
+
+/// A client with a quick pulse, and the other end.
+async fn pair() -> (Box<dyn Socket>, WebSocketStream<tokio::io::DuplexStream>) {
+    let (near, far) = tokio::io::duplex(4096);
+    let server = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
+    let client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+    let quick = KeepAlive { interval: Duration::from_millis(20), dead_after: Duration::from_millis(500) };
+    (Box::new(WebSocket::new(client, quick)), server)
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_kept_by_pings_and_lives_by_their_answers() {
+    let (mut client, mut server) = pair().await;
+    let pinged = async {
+        // Far more pings than fit into the time after which a peer counts as dead.
+        for _ in 0..50 {
+            assert!(matches!(server.next().await.unwrap().unwrap(), Message::Ping(_)));
+        }
+        server.send(Message::binary(&b"data"[..])).await.unwrap();
+        // Keeps answering until the client has read it.
+        while server.next().await.is_some_and(|message| message.is_ok()) {}
+    };
+    tokio::select! {
+        frame = patiently(poll_fn(|cx| client.poll_receive(cx))) => assert_eq!(frame.unwrap(), "data"),
+        () = pinged => unreachable!("the client is there"),
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_nothing_is_gone() {
+    let (mut client, _server) = pair().await;
+    let error = patiently(poll_fn(|cx| client.poll_receive(cx))).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_ping_of_the_service_is_answered() {
+    let (mut client, mut server) = pair().await;
+    server.send(Message::Ping(Bytes::from_static(b"keepalive"))).await.unwrap();
+    let ponged =
+        async { while !matches!(server.next().await.unwrap().unwrap(), Message::Pong(text) if text == "keepalive") {} };
+    tokio::select! {
+        frame = poll_fn(|cx| client.poll_receive(cx)) => panic!("{frame:?}"),
+        () = patiently(ponged) => {}
+    }
+}
