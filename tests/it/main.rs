@@ -3,4 +3,5 @@
 mod architecture;
 mod dependencies;
 mod ssh_openssh;
+mod stream;
 mod support;
