@@ -14,8 +14,8 @@ use tokio::net::TcpListener;
 
 /// A port that sends back what it gets.
 async fn echo_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+    let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         while let Ok((connection, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -28,7 +28,7 @@ async fn echo_port() -> u16 {
 }
 
 async fn lab(customize: impl FnOnce(LabBuilder) -> LabBuilder) -> Lab {
-    customize(Lab::builder().sshd(echo_port().await).pace(Pace::Ideal)).start().await.unwrap()
+    customize(Lab::builder().sshd(echo_port().await).pace(Pace::Ideal)).start().await.expect("a lab")
 }
 
 fn service(lab: &Lab) -> AwsService {
@@ -39,16 +39,16 @@ fn service(lab: &Lab) -> AwsService {
         .endpoint_url(lab.endpoint_url())
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .build();
-    AwsService::from_sdk_config(&config).unwrap()
+    AwsService::from_sdk_config(&config).expect("region and credentials are set")
 }
 
 async fn open(lab: &Lab) -> Result<SsmStream, StreamError> {
-    let request = StartRequest::new(TargetId::new(lab.node()).unwrap(), 22);
+    let request = StartRequest::new(TargetId::new(lab.node()).expect("a node id"), 22);
     SsmStream::open(Arc::new(service(lab)), request, StreamOptions::default()).await
 }
 
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| u8::try_from((at * 7 + at / 251) % 256).unwrap()).collect()
+    (0..length).map(|at| u8::try_from((at * 7 + at / 251) % 256).expect("a byte")).collect()
 }
 
 async fn echoes(stream: SsmStream, length: usize) -> SsmStream {
@@ -56,8 +56,8 @@ async fn echoes(stream: SsmStream, length: usize) -> SsmStream {
     let mut received = vec![0; length];
     let (mut reader, mut writer) = split(stream);
     let (wrote, read) = tokio::join!(writer.write_all(&sent), reader.read_exact(&mut received));
-    wrote.unwrap();
-    read.unwrap();
+    wrote.expect("a write");
+    read.expect("a read");
     assert!(received == sent, "the echo is what was sent");
     reader.unsplit(writer)
 }
