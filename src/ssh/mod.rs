@@ -320,5 +320,5 @@ impl Shared {
 
 fn stage(stage: &'static str, since: Instant) {
     let elapsed = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::info!(target: "ssmssh::stage", stage, elapsed_us = elapsed);
+    tracing::info!(target: concat!(env!("CARGO_PKG_NAME"), "::stage"), stage, elapsed_us = elapsed);
 }

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod dependencies;
-mod ssh_openssh;
+mod ssh_commands;
+mod ssh_login;
 mod stream;
 mod support;

@@ -1,3 +1,4 @@
 //! What the tests of this binary stand on.
 
+pub(crate) mod ssh;
 pub(crate) mod sshd;
