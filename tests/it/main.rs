@@ -2,6 +2,7 @@
 
 mod architecture;
 mod dependencies;
+mod examples;
 mod ssh_commands;
 mod ssh_login;
 mod stream;

@@ -1,0 +1,95 @@
+//! The examples do what they say, against the lab.
+
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+
+use ssm_lab::Lab;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+#[tokio::test]
+async fn exec_prints_what_the_command_prints_and_ends_with_its_status() {
+    let lab = Lab::builder().start().await.expect("a lab");
+    let output = run(&lab, "exec", &[&key(&lab), lab.user(), lab.node(), "echo out; echo err >&2; exit 3"]).await;
+    assert_eq!(text(&output), ("out\n".into(), "err\n".into(), Some(3)));
+    assert_eq!(lab.open_sessions(), 0);
+}
+
+#[tokio::test]
+async fn any_transport_reaches_an_ssh_server_over_tcp() {
+    let lab = Lab::builder().start().await.expect("a lab");
+    let address = lab.sshd_address();
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    let output = run(&lab, "any_transport", &[&key(&lab), lab.user(), &host, &port, "echo hello"]).await;
+    assert_eq!(text(&output), ("hello\n".into(), String::new(), Some(0)));
+}
+
+#[tokio::test]
+async fn raw_stream_pushes_every_byte_and_prints_the_rate() {
+    let lab = Lab::builder().start().await.expect("a lab");
+    let (listener, port) = listen().await;
+    let sink = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("the node's connection");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.expect("a sound connection");
+        bytes.len()
+    });
+    let output = run(&lab, "raw_stream", &[lab.node(), &port, "push", "1000000"]).await;
+    assert!(text(&output).0.starts_with("push: 1000000 bytes in "), "{output:?}");
+    assert_eq!(sink.await.expect("the sink"), 1_000_000);
+    assert_eq!(lab.open_sessions(), 0);
+}
+
+#[tokio::test]
+async fn raw_stream_pulls_what_it_was_asked_for() {
+    let lab = Lab::builder().start().await.expect("a lab");
+    let (listener, port) = listen().await;
+    let source = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("the node's connection");
+        while stream.write_all(&[7; 8 << 10]).await.is_ok() {}
+    });
+    let output = run(&lab, "raw_stream", &[lab.node(), &port, "pull", "100000"]).await;
+    assert!(text(&output).0.starts_with("pull: 100000 bytes in "), "{output:?}");
+    source.await.expect("the source");
+    assert_eq!(lab.open_sessions(), 0);
+}
+
+/// Runs an example in an empty folder, with an environment that points at the lab and holds nothing else.
+async fn run(lab: &Lab, example: &str, arguments: &[&str]) -> Output {
+    let folder = TempDir::new().expect("a folder");
+    let program = examples().join(example);
+    assert!(program.exists(), "{} is missing: build the examples too", program.display());
+    let command = Command::new(program)
+        .args(arguments)
+        .current_dir(folder.path())
+        .env_clear()
+        .envs(lab.env())
+        .env("HOME", folder.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    command.await.expect("the example")
+}
+
+/// Beside this test's own binary, where cargo puts them.
+fn examples() -> PathBuf {
+    let test = std::env::current_exe().expect("this test's path");
+    test.ancestors().nth(2).expect("the target folder").join("examples")
+}
+
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port().to_string();
+    (listener, port)
+}
+
+fn key(lab: &Lab) -> String {
+    lab.identity().display().to_string()
+}
+
+fn text(output: &Output) -> (String, String, Option<i32>) {
+    let utf8 = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (utf8(&output.stdout), utf8(&output.stderr), output.status.code())
+}
