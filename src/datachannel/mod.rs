@@ -26,7 +26,10 @@ mod state;
 mod timers;
 mod transmit;
 
-use std::time::{Instant, SystemTime};
+use std::{
+    fmt,
+    time::{Instant, SystemTime},
+};
 
 use bytes::Bytes;
 use tracing::debug;
@@ -45,8 +48,7 @@ pub use config::{Config, Stats};
 pub use event::{Event, Transmit};
 pub use state::{ChannelError, CloseReason};
 
-/// The engine. Dropping it sends nothing.
-#[derive(Debug)]
+/// The engine. Dropping it sends nothing. `Debug` shows its state, not the bytes it holds.
 pub struct DataChannel {
     config: Config,
     clock: WallClock,
@@ -78,6 +80,17 @@ enum Finish {
     Wanted,
     FlagSent,
     Reported,
+}
+
+impl fmt::Debug for DataChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataChannel")
+            .field("state", &self.state)
+            .field("is_connected", &self.is_connected)
+            .field("finish", &self.finish)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
 }
 
 impl DataChannel {

@@ -40,6 +40,14 @@ pub(crate) fn over(path: Profile) -> Scenario {
     Scenario { up: path, down: path, ..base() }
 }
 
+/// Nothing comes back but the first byte.
+fn upload_only() -> Scenario {
+    let mut scenario = base();
+    scenario.agent.to_send = 1;
+    scenario.app.to_read = 1;
+    scenario
+}
+
 fn outage(after: u64, lasts: u64, is_noticed: bool) -> Outage {
     Outage { after: ms(after), lasts: ms(lasts), is_noticed }
 }
@@ -142,6 +150,18 @@ fn a_websocket_may_break_at_any_moment() {
 }
 
 #[test]
+fn an_upload_goes_on_at_once_when_the_websocket_is_back() {
+    let undisturbed = upload_only().run(0).took;
+    for after in 0..100 {
+        let outcome = Scenario { outages: vec![outage(after, 1000, true)], ..upload_only() }.run(after);
+        let extra = outcome.took.saturating_sub(undisturbed);
+        // The agent resends its side of the handshake every 200 to 300 ms.
+        let limit = if after < 60 { ms(1600) } else { ms(1060) };
+        assert!(extra <= limit, "{after}: {extra:?} more than {undisturbed:?}");
+    }
+}
+
+#[test]
 fn what_the_path_swallows_unnoticed_is_made_good_soon() {
     for after in 0..100 {
         let outcome = Scenario { outages: vec![outage(after, 200, false)], ..base() }.run(after);
@@ -152,9 +172,7 @@ fn what_the_path_swallows_unnoticed_is_made_good_soon() {
 
 #[test]
 fn a_window_of_lost_messages_is_made_good_in_a_few_round_trips() {
-    let mut scenario = Scenario { outages: vec![outage(80, 1, false)], ..base() };
-    scenario.agent.to_send = 1;
-    scenario.app.to_read = 1;
+    let scenario = Scenario { outages: vec![outage(80, 1, false)], ..upload_only() };
     for seed in SEEDS {
         let outcome = scenario.run(seed);
         assert!(outcome.took < ms(1000), "seed {seed}: {outcome:?}");

@@ -2,19 +2,21 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use ssmssh::{
     datachannel::{DataChannel, Transmit},
-    wire::{Acknowledge, Body, Message, MessageKind},
+    wire::{Acknowledge, Body, Message, MessageKind, PayloadType},
 };
 
 use crate::agent::ensure;
 
 /// The handshake's response and the flag do not wait for the window.
 const BESIDE_THE_WINDOW: usize = 1024;
+/// After this the agent counts as ready even if it has not sent anything.
+const HOLD_OFF: Duration = Duration::from_millis(30);
 /// More frames than this without time going on is a busy loop.
 const MOST_STEPS_AT_ONCE: u32 = 100_000;
 
@@ -29,6 +31,8 @@ pub(crate) struct Watch {
     /// Bytes of the stream messages that the client has acknowledged.
     accepted: usize,
     accepted_numbers: HashSet<i64>,
+    is_agent_ready: bool,
+    handshake_complete_at: Option<Instant>,
     at: Option<Instant>,
     steps_at_once: u32,
     pub(crate) resent: usize,
@@ -39,27 +43,40 @@ impl Watch {
         Self { max_in_flight, max_inbox, ..Self::default() }
     }
 
-    pub(crate) fn client_receives(&mut self, frame: &Bytes) {
+    pub(crate) fn client_receives(&mut self, frame: &Bytes, now: Instant) {
         let Ok(message) = Message::decode(frame.clone()) else { return };
         match message.kind {
             MessageKind::Acknowledge => {
                 self.acknowledged.extend(Acknowledge::from_json(&message.payload).map(|ack| ack.sequence));
             }
             MessageKind::OutputStreamData => {
+                self.is_agent_ready |= message.payload_type == PayloadType::Output;
+                if message.payload_type == PayloadType::HandshakeComplete {
+                    self.handshake_complete_at.get_or_insert(now);
+                }
                 self.received.insert(message.sequence, message.payload.len());
             }
             _ => {}
         }
     }
 
-    pub(crate) fn client_sends(&mut self, transmit: &Transmit) -> Result<(), String> {
+    pub(crate) fn client_sends(&mut self, transmit: &Transmit, now: Instant) -> Result<(), String> {
         let Transmit::Binary(frame) = transmit else { return Ok(()) };
         let message = Message::decode(frame.clone()).map_err(|error| error.to_string())?;
         match message.kind {
-            MessageKind::InputStreamData => self.client_sends_data(message.sequence, frame),
+            MessageKind::InputStreamData => {
+                self.check_safe_start(&message, now)?;
+                self.client_sends_data(message.sequence, frame)
+            }
             MessageKind::Acknowledge => self.client_acknowledges(&message),
             other => Err(format!("the client sent {}", other.as_str())),
         }
+    }
+
+    fn check_safe_start(&self, message: &Message, now: Instant) -> Result<(), String> {
+        let waited = self.handshake_complete_at.is_some_and(|at| at + HOLD_OFF <= now);
+        let is_safe = message.payload_type == PayloadType::HandshakeResponse || self.is_agent_ready || waited;
+        ensure(is_safe, || format!("{:?} was sent when the agent may not be ready", message.payload_type))
     }
 
     fn client_sends_data(&mut self, sequence: i64, frame: &Bytes) -> Result<(), String> {

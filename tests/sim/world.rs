@@ -149,7 +149,7 @@ impl World {
 
     fn drain(&mut self) -> Result<(), String> {
         while let Some(transmit) = self.client.poll_transmit(self.now) {
-            self.watch.client_sends(&transmit)?;
+            self.watch.client_sends(&transmit, self.now)?;
             if let Transmit::Binary(frame) = &transmit
                 && self.is_up
             {
@@ -189,7 +189,7 @@ impl World {
         while !self.client.is_inbox_full()
             && let Some(frame) = self.down.receive(self.now)
         {
-            self.watch.client_receives(&frame);
+            self.watch.client_receives(&frame, self.now);
             self.client.handle_frame(frame, self.now).map_err(|error| error.to_string())?;
         }
         self.client.handle_timeout(self.now).map_err(|error| error.to_string())?;
