@@ -21,6 +21,8 @@ pub(crate) struct Profile {
     pub(crate) duplication: u64,
     /// Frames overtaken by those behind them, of 1000.
     pub(crate) reordering: u64,
+    /// Frames whose last byte is flipped, of 1000.
+    pub(crate) damage: u64,
     /// Bytes a second; no limit if `None`. What exceeds it queues without bound.
     pub(crate) rate: Option<u32>,
 }
@@ -49,8 +51,9 @@ impl Link {
         let copies = 1 + u64::from(rng.chance(self.profile.duplication));
         for _ in 0..copies {
             let arrival = self.arrival(departure, rng);
+            let frame = if rng.chance(self.profile.damage) { damaged(frame) } else { frame.clone() };
             self.sent += 1;
-            self.in_transit.insert((arrival, self.sent), frame.clone());
+            self.in_transit.insert((arrival, self.sent), frame);
         }
     }
 
@@ -86,4 +89,12 @@ impl Link {
         self.in_transit.clear();
         self.idle_at = None;
     }
+}
+
+fn damaged(frame: &Bytes) -> Bytes {
+    let mut frame = frame.to_vec();
+    if let Some(last) = frame.last_mut() {
+        *last = !*last;
+    }
+    frame.into()
 }

@@ -53,7 +53,7 @@ fn outage(after: u64, lasts: u64, is_noticed: bool) -> Outage {
 }
 
 pub(crate) fn bad_path() -> Profile {
-    Profile { delay: ms(30), jitter: ms(10), loss: 20, duplication: 20, reordering: 50, rate: None }
+    Profile { delay: ms(30), jitter: ms(10), loss: 20, duplication: 20, reordering: 50, ..Profile::default() }
 }
 
 #[test]
@@ -80,6 +80,12 @@ fn lost_frames_are_made_good() {
 #[test]
 fn a_path_that_loses_a_third_still_gets_everything_across() {
     over(Profile { delay: ms(20), loss: 333, ..Profile::default() }).run_seeds(SEEDS);
+}
+
+#[test]
+fn damaged_messages_from_the_agent_are_waited_for_again() {
+    let down = Profile { delay: ms(20), damage: 50, ..Profile::default() };
+    Scenario { down, ..base() }.run_seeds(SEEDS);
 }
 
 #[test]
