@@ -3,6 +3,7 @@
 mod ending;
 mod handshake;
 mod reliability;
+mod robustness;
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -147,6 +147,25 @@ fn an_acknowledgement_of_nothing_changes_nothing() {
 }
 
 #[test]
+fn an_acknowledgement_may_come_at_the_moment_of_sending() {
+    let mut bench = Bench::open(Config::default());
+    bench.write(b"x");
+    assert!(bench.channel.poll_transmit(bench.now).is_some());
+    bench.ack(1);
+    assert_eq!(bench.run(Duration::from_secs(9)), NOTHING);
+}
+
+#[test]
+fn an_acknowledgement_counts_by_its_number_whatever_type_and_id_it_names() {
+    let mut bench = Bench::open(Config::default());
+    bench.write(b"x");
+    bench.drain();
+    let body = br#"{"AcknowledgedMessageType":"?","AcknowledgedMessageId":7,"AcknowledgedMessageSequenceNumber":1}"#;
+    bench.receive(MessageKind::Acknowledge, 99, PayloadType::NONE, body);
+    assert_eq!(bench.channel.stats().in_flight, 0);
+}
+
+#[test]
 fn messages_are_acknowledged_before_anybody_reads_and_again_when_they_repeat() {
     let mut bench = Bench::open(Config::default());
     bench.output(4, b"b");
