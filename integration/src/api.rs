@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     events::{Event, Events},
     gateway::{Gateway, ResumeError},
+    registration::Registration,
     sigv4::{self, AccessKey, Authorization, Request, Scope, SignatureError},
 };
 
@@ -29,6 +30,8 @@ pub(crate) struct Service {
     /// `ws://127.0.0.1:PORT`, where the stream URLs lead.
     pub(crate) stream_base: String,
     pub(crate) gateway: Arc<Gateway>,
+    /// Where a real agent is expected.
+    pub(crate) registration: Option<Arc<Registration>>,
     pub(crate) events: Events,
 }
 
@@ -78,13 +81,29 @@ impl Service {
                 self.authorize(request, "ssm:TerminateSession", &session_arn(&self.region, session))?;
                 self.terminate_session(session)
             }
+            _ => match &self.registration {
+                Some(registration) => self.dispatch_agent(operation, &input, registration).await,
+                None => Err(unknown_operation(operation)),
+            },
+        }
+    }
+
+    /// What only an agent asks for. None of it reveals or changes anything without an activation.
+    async fn dispatch_agent(
+        &self,
+        operation: &str,
+        input: &Value,
+        registration: &Registration,
+    ) -> Result<Value, ApiError> {
+        match operation {
+            "RegisterManagedInstance" => registration.register(input),
+            "RequestManagedInstanceRoleToken" => registration.role_token(input, &self.node_key),
             "GetMessages" => {
                 tokio::time::sleep(LONG_POLL).await;
                 Ok(json!({}))
             }
-            "ListInstanceAssociations" => Ok(json!({ "Associations": [] })),
-            "UpdateInstanceInformation" | "PutInventory" | "PutComplianceItems" => Ok(json!({})),
-            _ => Err(ApiError::new("UnknownOperationException", format!("`{operation}` is not offered here"))),
+            "ListInstanceAssociations" | "ListAssociations" => Ok(json!({ "Associations": [] })),
+            _ => Ok(json!({})),
         }
     }
 
@@ -208,6 +227,10 @@ fn node_arn(region: &str, node: &str) -> String {
 
 fn session_arn(region: &str, session: &str) -> String {
     format!("arn:aws:ssm:{region}:{ACCOUNT}:session/{session}")
+}
+
+fn unknown_operation(operation: &str) -> ApiError {
+    ApiError::new("UnknownOperationException", format!("`{operation}` is not offered here"))
 }
 
 fn no_such_session(session: &str) -> ApiError {

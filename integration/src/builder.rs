@@ -13,15 +13,18 @@ use tokio::net::TcpListener;
 use crate::{
     api::Service,
     faults::{Cut, Faults},
-    gateway,
     home::{self, Home},
     lab::{Lab, LabError, REGION},
     node::{Caller, Node, Pace},
-    openssh, server,
+    openssh,
+    registration::Registration,
+    server,
     sshd::{self, Account},
+    tls,
 };
 
 const DEFAULT_NODE: &str = "i-0123456789abcdef0";
+const DEFAULT_HYBRID_NODE: &str = "mi-0123456789abcdef0";
 const DEFAULT_AGENT_VERSION: &str = "3.3.0.0";
 /// The only user of the embedded server.
 const LAB_USER: &str = "lab";
@@ -42,11 +45,20 @@ enum Server {
     OpenSsh(Vec<String>),
 }
 
+/// The listener for a real agent.
+#[derive(Debug, Clone)]
+struct AgentListener {
+    port: u16,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
 /// Settings of a [`Lab`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct LabBuilder {
     server: Server,
+    agent_listener: Option<AgentListener>,
     node: String,
     agent_version: String,
     pace: Pace,
@@ -63,6 +75,7 @@ impl Default for LabBuilder {
     fn default() -> Self {
         Self {
             server: Server::default(),
+            agent_listener: None,
             node: DEFAULT_NODE.to_owned(),
             agent_version: DEFAULT_AGENT_VERSION.to_owned(),
             pace: Pace::default(),
@@ -110,6 +123,15 @@ impl LabBuilder {
     pub fn node(mut self, id: impl Into<String>) -> Self {
         self.node = id.into();
         self
+    }
+
+    /// Expects a real agent to be the node, instead of the node model, on this loopback port under TLS; the agent trusts the
+    /// certificate if the system does. [`Lab::activation`] says how it registers; it becomes the node
+    /// `mi-0123456789abcdef0` unless [`node`](Self::node) says otherwise afterwards. `start` does not wait for it:
+    /// [`Lab::wait_for_node`] does. The agent finds its SSH server on its own port 22.
+    pub fn agent_listener(mut self, port: u16, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.agent_listener = Some(AgentListener { port, certificate: certificate.into(), key: key.into() });
+        self.node(DEFAULT_HYBRID_NODE)
     }
 
     /// The agent version that the node reports and behaves as. Default `3.3.0.0`.
@@ -229,13 +251,25 @@ impl LabBuilder {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(LabError::Listen)?;
         let address = listener.local_addr().map_err(LabError::Listen)?;
         let mut lab = Lab::new(home, address, &self.node, self.faults.clone(), self.token_lifetime);
+        if let Some(agent) = &self.agent_listener {
+            lab.registration = Some(Arc::new(Registration::new(self.node.clone())));
+            self.serve_agent(agent, &lab, address).await?;
+            lab.tasks.spawn(server::serve(listener, None, self.service(&lab, address), lab.tasks.clone()));
+            return Ok(lab);
+        }
         let sshd = self.start_sshd(&mut lab).await?;
         lab.sshd = Some(sshd);
-        let service = Arc::new(self.service(&lab, address));
-        lab.tasks.spawn(server::serve(listener, None, service, lab.tasks.clone()));
+        lab.tasks.spawn(server::serve(listener, None, self.service(&lab, address), lab.tasks.clone()));
         lab.tasks.spawn(self.node_model(&lab, address, sshd).run());
-        let connected = gateway::wait_until_connected(&lab.gateway, &self.node, NODE_START).await;
-        if connected { Ok(lab) } else { Err(LabError::Node) }
+        if lab.wait_for_node(NODE_START).await { Ok(lab) } else { Err(LabError::Node) }
+    }
+
+    async fn serve_agent(&self, agent: &AgentListener, lab: &Lab, address: SocketAddr) -> Result<(), LabError> {
+        let acceptor = tls::acceptor(&agent.certificate, &agent.key).map_err(LabError::Tls)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, agent.port)).await.map_err(LabError::Listen)?;
+        let service = self.service(lab, address);
+        lab.tasks.spawn(server::serve(listener, Some(acceptor), service, lab.tasks.clone()));
+        Ok(())
     }
 
     async fn start_sshd(&self, lab: &mut Lab) -> Result<SocketAddr, LabError> {
@@ -256,8 +290,8 @@ impl LabBuilder {
         }
     }
 
-    fn service(&self, lab: &Lab, address: SocketAddr) -> Service {
-        Service {
+    fn service(&self, lab: &Lab, address: SocketAddr) -> Arc<Service> {
+        Arc::new(Service {
             region: REGION.to_owned(),
             client_key: lab.client_key.clone(),
             node_key: lab.node_key.clone(),
@@ -266,7 +300,8 @@ impl LabBuilder {
             stream_base: format!("ws://{address}"),
             gateway: Arc::clone(&lab.gateway),
             events: lab.events.clone(),
-        }
+            registration: lab.registration.clone(),
+        })
     }
 
     fn node_model(&self, lab: &Lab, address: SocketAddr, sshd: SocketAddr) -> Node {

@@ -8,11 +8,13 @@ use crate::{
     builder::LabBuilder,
     events::{Event, Events},
     faults::{Cut, Faults},
-    gateway::Gateway,
+    gateway::{self, Gateway},
     home::Home,
     openssh::OpenSshError,
+    registration::Registration,
     sigv4::AccessKey,
     tasks::Tasks,
+    tls::TlsError,
 };
 
 pub(crate) const REGION: &str = "us-east-1";
@@ -33,9 +35,22 @@ pub enum LabError {
     /// There is no OpenSSH server to start, or it does not start.
     #[error("the OpenSSH server could not be started")]
     OpenSsh(#[source] OpenSshError),
+    /// The listener for a real agent cannot use its certificate.
+    #[error("the agent's listener cannot be started")]
+    Tls(#[source] TlsError),
     /// The node model did not reach its gateway.
     #[error("the lab's node did not connect to its gateway in time")]
     Node,
+}
+
+/// What `amazon-ssm-agent -register -code … -id …` must be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Activation {
+    /// The activation code.
+    pub code: String,
+    /// The activation id.
+    pub id: String,
 }
 
 /// A local Session Manager with one node. Dropping it ends everything and removes its temporary files, at once as far as the
@@ -51,6 +66,7 @@ pub struct Lab {
     /// None where somebody else's server is behind the node.
     pub(crate) user: Option<String>,
     pub(crate) sshd: Option<SocketAddr>,
+    pub(crate) registration: Option<Arc<Registration>>,
     faults: watch::Sender<Faults>,
     endpoint_url: String,
     node: String,
@@ -74,6 +90,7 @@ impl Lab {
             node_key: AccessKey::random(),
             user: None,
             sshd: None,
+            registration: None,
             faults,
             endpoint_url: format!("http://{address}"),
             node: node.to_owned(),
@@ -161,6 +178,17 @@ impl Lab {
     /// Variables that would lead a client elsewhere than [`env`](Self::env) does.
     pub fn env_remove() -> &'static [&'static str] {
         &["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"]
+    }
+
+    /// How a real agent registers with this run; none unless the lab has a listener for one.
+    pub fn activation(&self) -> Option<Activation> {
+        self.registration.as_ref().map(|it| Activation { code: it.code.clone(), id: it.id.clone() })
+    }
+
+    /// Waits until the node is connected, as it is from the start unless a real agent is to be the node. Says whether it is
+    /// within `limit`. Cancelling it changes nothing.
+    pub async fn wait_for_node(&self, limit: Duration) -> bool {
+        gateway::wait_until_connected(&self.gateway, &self.node, limit).await
     }
 
     /// SSM sessions that are started and not over.

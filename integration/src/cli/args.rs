@@ -1,6 +1,6 @@
 //! What was typed.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use ssm_lab::{Cut, Lab, LabBuilder, Pace};
@@ -19,6 +19,18 @@ pub(crate) struct Args {
     /// Starts a real OpenSSH sshd and puts it behind the node
     #[arg(long, conflicts_with = "sshd")]
     openssh: bool,
+
+    /// Expects a real amazon-ssm-agent on this loopback port to be the node
+    #[arg(long, value_name = "PORT", requires_all = ["tls_cert", "tls_key"], conflicts_with_all = ["sshd", "openssh"])]
+    agent_listen: Option<u16>,
+
+    /// The PEM file of that port's certificate, which the agent's system must trust
+    #[arg(long, value_name = "FILE", requires = "agent_listen")]
+    tls_cert: Option<PathBuf>,
+
+    /// The PEM file of its key
+    #[arg(long, value_name = "FILE", requires = "agent_listen")]
+    tls_key: Option<PathBuf>,
 
     /// The node's id
     #[arg(long, value_name = "ID")]
@@ -114,6 +126,9 @@ impl Args {
         }
         if self.openssh {
             builder = builder.openssh();
+        }
+        if let (Some(port), Some(certificate), Some(key)) = (self.agent_listen, self.tls_cert, self.tls_key) {
+            builder = builder.agent_listener(port, certificate, key);
         }
         if let Some(id) = self.node {
             builder = builder.node(id);

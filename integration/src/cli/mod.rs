@@ -3,11 +3,18 @@
 mod args;
 mod child;
 
-use std::{fmt::Write as _, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
 use ssm_lab::{Lab, LabBuilder};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use args::Args;
 
@@ -29,9 +36,54 @@ async fn run(mut args: Args) -> ExitCode {
         Ok(lab) => lab,
         Err(error) => return fail(&error),
     };
-    let code = if command.is_empty() { serve(&lab).await } else { child::run(&lab, &command).await };
+    let code = work(&lab, &command).await;
     lab.shutdown().await;
     code.unwrap_or_else(|error| fail(&error))
+}
+
+async fn work(lab: &Lab, command: &[OsString]) -> io::Result<ExitCode> {
+    if !await_agent(lab).await? {
+        return Ok(ExitCode::from(FAILURE));
+    }
+    if command.is_empty() { serve(lab).await } else { child::run(lab, command).await }
+}
+
+/// Where a real agent is to be the node, nothing can be done without it. Says whether it came before a signal did.
+async fn await_agent(lab: &Lab) -> io::Result<bool> {
+    let Some(activation) = lab.activation() else { return Ok(true) };
+    let (code, id, region) = (activation.code, activation.id, lab.region());
+    diagnose("waiting for an agent to be the node; register one with");
+    diagnose(&format!("  amazon-ssm-agent -register -y -region {region} -code {code} -id {id}"));
+    let mut ending = Ending::new()?;
+    tokio::select! {
+        connected = lab.wait_for_node(Duration::MAX) => Ok(connected),
+        () = ending.wait() => Ok(false),
+    }
+}
+
+/// The signals that end a lab without a command.
+struct Ending {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Ending {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
 }
 
 /// The embedded server's user gets the shell of whoever started the lab.
@@ -46,18 +98,13 @@ fn builder(args: Args) -> LabBuilder {
 }
 
 /// Prints what to export, and serves until a signal.
-async fn serve(lab: &Lab) -> std::io::Result<ExitCode> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut stdout = std::io::stdout();
+async fn serve(lab: &Lab) -> io::Result<ExitCode> {
+    let mut ending = Ending::new()?;
+    let mut stdout = io::stdout();
     stdout.write_all(exports(lab).as_bytes())?;
     stdout.flush()?;
     diagnose("serving; Ctrl-C ends it");
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
+    ending.wait().await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -82,5 +129,5 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 }
 
 fn diagnose(text: &str) {
-    let _ = writeln!(std::io::stderr(), "ssm-lab: {text}");
+    let _ = writeln!(io::stderr(), "ssm-lab: {text}");
 }

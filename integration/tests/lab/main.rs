@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests may panic as they do")]
 
+mod agent;
 mod api;
 mod client;
+mod command;
 mod gateway;
 mod openssh;

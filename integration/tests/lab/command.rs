@@ -1,0 +1,96 @@
+//! The `ssm-lab` command.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::{Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use crate::client::PATIENCE;
+
+fn lab(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ssm-lab"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+async fn run(arguments: &[&str]) -> Output {
+    timeout(PATIENCE, lab(arguments).output()).await.unwrap().unwrap()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+#[tokio::test]
+async fn the_commands_exit_status_is_the_labs() {
+    let output = run(&["--", "sh", "-c", "echo out; echo err >&2; exit 7"]).await;
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (b"out\n".as_slice(), b"err\n".as_slice()));
+    assert_eq!(run(&["--", "sh", "-c", "kill -TERM $$"]).await.status.code(), Some(128 + 15));
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there_is_127_as_in_a_shell() {
+    let output = run(&["--", "/nonexistent/command"]).await;
+    assert_eq!(output.status.code(), Some(127));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("ssm-lab: /nonexistent/command: "));
+}
+
+#[tokio::test]
+async fn the_command_sees_the_lab_and_nothing_of_the_users_aws_configuration() {
+    let mut command = lab(&["--", "sh", "-c", "echo $AWS_PROFILE; echo $AWS_ENDPOINT_URL_SSM; echo ${PATH%%:*}"]);
+    let output = command.env("AWS_PROFILE", "production").output().await.unwrap();
+    let own = PathBuf::from(env!("CARGO_BIN_EXE_ssm-lab")).parent().unwrap().display().to_string();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].is_empty() && lines[1].starts_with("http://127.0.0.1:"), "{text}");
+    assert_eq!(lines[2], own);
+}
+
+#[tokio::test]
+async fn the_one_time_key_is_for_its_owners_eyes_and_goes_with_the_lab() {
+    let output = run(&["--", "sh", "-c", "stat -c %a $SSMSSH_IDENTITY; echo $SSMSSH_IDENTITY"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (mode, path) = text.trim().split_once('\n').unwrap();
+    assert_eq!(mode, "400");
+    assert!(!fs::exists(path).unwrap());
+}
+
+#[tokio::test]
+async fn termination_is_passed_on_and_the_lab_outlives_its_command() {
+    let script = "trap 'echo told; exit 4' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = lab(&["--", "sh", "-c", script]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("ready"));
+    signal(&child, Signal::TERM);
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("told"));
+    assert_eq!(timeout(PATIENCE, child.wait()).await.unwrap().unwrap().code(), Some(4));
+}
+
+#[tokio::test]
+async fn alone_it_prints_exports_serves_until_a_signal_and_cleans_up() {
+    let mut child = lab(&["--node", "mi-00000000000000001"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut exports = Vec::new();
+    while !exports.last().is_some_and(|line: &String| line.starts_with("export SSMSSH_IDENTITY=")) {
+        exports.push(timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap());
+    }
+    assert!(exports[0].starts_with("unset AWS_PROFILE "));
+    assert!(exports.contains(&"export SSM_LAB_NODE='mi-00000000000000001'".to_owned()), "{exports:?}");
+    let identity = exports.last().unwrap().split('\'').nth(1).unwrap().to_owned();
+    assert!(fs::exists(&identity).unwrap());
+    signal(&child, Signal::INT);
+    let status = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert_eq!((status.code(), status.signal()), (Some(0), None));
+    assert!(!fs::exists(&identity).unwrap());
+}
