@@ -8,13 +8,14 @@ mod identity;
 mod logging;
 mod modes;
 mod options;
+mod progress;
 mod report;
 mod session;
 mod settings;
 mod signals;
+mod ssmcp;
 mod ssmssh;
 mod stdio;
-#[cfg_attr(not(test), expect(dead_code, reason = "`ssmcp` copies between operands"))]
 mod target;
 mod terminal;
 
@@ -25,6 +26,13 @@ use report::CliError;
 /// The caller has to end the process with it: a thread that waits for input may be left behind.
 pub fn ssmssh() -> i32 {
     ssmssh::main(std::env::args_os()).into()
+}
+
+/// Runs `ssmcp` with the arguments and the environment of the process, and returns its exit status.
+///
+/// The caller has to end the process with it, as with [`ssmssh`].
+pub fn ssmcp() -> i32 {
+    ssmcp::main(std::env::args_os()).into()
 }
 
 /// Runs `work` on a runtime with `workers` threads, without waiting for what is still blocked when it is done.

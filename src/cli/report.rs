@@ -13,9 +13,11 @@ use super::settings::SettingsError;
 use super::target::TargetError;
 use super::terminal;
 use crate::client::ClientError;
+use crate::copy::CopyError;
 use crate::datachannel::ChannelError;
+use crate::ssh::sftp::SftpError;
 use crate::ssh::{AuthenticationError, Lost, SshError};
-use crate::stream::{Denied, ServiceError, StreamError};
+use crate::stream::{Denied, ServiceError, StreamError, TargetId};
 
 /// Exit status of every failure that is not the remote command's.
 pub(crate) const FAILURE: u8 = 255;
@@ -38,6 +40,15 @@ pub(crate) enum CliError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Neither the source nor the target is on a node.
+    #[error("both sides are on this machine, where `cp` copies; a side on a node is written `[USER@]NODE:PATH`")]
+    NothingRemote,
+    #[error("cannot use SFTP on {node}")]
+    Sftp { node: TargetId, source: SftpError },
+    #[error("the SFTP server of {0} does not answer")]
+    SftpTimeout(TargetId),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     #[error("not logged in within {} s (ConnectTimeout)", .0.as_secs())]
     ConnectTimeout(Duration),
     #[error("cannot write standard output: {0}")]
@@ -127,6 +138,12 @@ impl Report {
             CliError::Client(ClientError::Service(error)) => service_hints(error),
             CliError::Client(ClientError::Stream(error)) => stream_hints(error),
             CliError::Client(ClientError::Ssh(error)) => ssh_hints(error),
+            CliError::Sftp { .. } | CliError::SftpTimeout(_) => {
+                vec![hint("the node's sshd_config needs a line such as `Subsystem sftp internal-sftp`")]
+            }
+            CliError::Copy(CopyError::Lost { .. }) => {
+                vec![hint("the same command copies again; nothing half-copied has taken a file's name")]
+            }
             _ => Vec::new(),
         };
         Self { message: with_causes(error), hints, code: FAILURE }

@@ -137,7 +137,6 @@ impl Environment {
 }
 
 impl ConnectionSettings {
-    #[expect(dead_code, reason = "`ssmcp` has options of its own around it")]
     /// Resolves what both commands share. `user` and `port` are the command's own flags, which stand above `-o`.
     pub(crate) fn resolve(
         args: &ConnectionArgs,

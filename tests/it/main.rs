@@ -1,6 +1,7 @@
 //! In-process tests: the whole product over the lab, its parts against real peers, and the house rules.
 
 mod architecture;
+mod copy_sftp;
 mod dependencies;
 mod examples;
 mod ssh_commands;

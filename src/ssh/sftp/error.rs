@@ -1,5 +1,7 @@
 //! What can go wrong, and whose fault it is.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -40,7 +42,7 @@ pub enum SftpError {
     Ended,
     /// The byte stream under the session failed.
     #[error("the connection under the SFTP session failed")]
-    Connection(#[source] Arc<io::Error>),
+    Connection(#[source] StreamFailure),
     /// The server broke the protocol; the session cannot go on.
     #[error("the server broke the SFTP protocol")]
     Protocol(#[from] ProtocolError),
@@ -57,8 +59,25 @@ impl From<io::Error> for SftpError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Ended,
-            _ => Self::Connection(Arc::new(error)),
+            _ => Self::Connection(StreamFailure(Arc::new(error))),
         }
+    }
+}
+
+/// The error of the stream, shared by all requests that it ended. Its source is the [`io::Error`] itself.
+#[derive(Debug, Clone)]
+pub struct StreamFailure(Arc<io::Error>);
+
+impl fmt::Display for StreamFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for StreamFailure {
+    // Through the `Arc` alone the error could not be found by its type.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
     }
 }
 

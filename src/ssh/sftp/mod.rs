@@ -25,7 +25,7 @@ pub(crate) mod scripted;
 mod tests;
 
 pub use attributes::{Attributes, FileKind};
-pub use error::{ProtocolError, SftpError};
+pub use error::{ProtocolError, SftpError, StreamFailure};
 pub use mux::Handle;
 pub use packet::{DirEntry, OpenFlags};
 pub use session::{Extension, Limits, Sftp};

@@ -233,6 +233,14 @@ async fn everybody_learns_when_the_stream_ends() {
     peer.await.unwrap();
 }
 
+#[test]
+fn the_streams_own_error_can_be_found_behind_the_sessions() {
+    let error = SftpError::from(std::io::Error::other(ProtocolError::Truncated));
+    let shared = std::error::Error::source(&error).unwrap();
+    let inner = shared.source().unwrap().downcast_ref::<std::io::Error>().unwrap().get_ref().unwrap();
+    assert_eq!(inner.downcast_ref(), Some(&ProtocolError::Truncated));
+}
+
 #[tokio::test]
 async fn a_server_that_does_not_start_says_why() {
     let (client, server) = tokio::io::duplex(1024);
