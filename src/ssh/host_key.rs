@@ -53,6 +53,9 @@ pub enum HostKeyError {
     /// The caller did not say which host keys are accepted.
     #[error("no policy for host keys was given")]
     NoPolicy,
+    /// What the server calls its host key cannot be written down.
+    #[error("the server's host key makes no sense")]
+    Malformed,
     /// The file of known hosts cannot be read.
     #[error("cannot read the known hosts in {}: {source}", quote::path(.path))]
     Unreadable {
@@ -155,7 +158,7 @@ impl HostKeyCheck {
     /// Decides about the key that the server has proven to hold. Cancelling it may leave the key recorded.
     pub(super) async fn check(&self, shown: &PublicKey) -> Result<HostKey, HostKeyError> {
         let Some(shown) = shown.to_bytes().ok().and_then(HostKeyBlob::new) else {
-            return Err(HostKeyError::NoPolicy);
+            return Err(HostKeyError::Malformed);
         };
         self.on_file(move |check| check.decide(&shown)).await
     }

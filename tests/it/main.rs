@@ -6,5 +6,6 @@ mod dependencies;
 mod examples;
 mod ssh_commands;
 mod ssh_login;
+mod ssh_peer;
 mod stream;
 mod support;
