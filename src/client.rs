@@ -202,6 +202,12 @@ impl Connection {
         };
         tokio::time::timeout(CLOSE_TIMEOUT, closing).await.unwrap_or(Ok(()))
     }
+
+    /// Ends both sessions at once, without a goodbye and without what is still on its way. The service is told in the
+    /// background, which [`Client::wait_idle`] waits for.
+    pub fn abort(self) {
+        self.stream.terminate();
+    }
 }
 
 impl Deref for Connection {

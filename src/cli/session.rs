@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::escape::{self, Escapes, Event};
 use super::report::{self, CliError};
-use super::signals::TerminalChanges;
+use super::signals::{EndSignal, TerminalChanges};
 use super::stdio::{CHUNK, Gone, Output, stdin};
 use super::terminal;
 use crate::ssh::{Child, ChildStdin, ExitStatus, SshError};
@@ -42,6 +42,8 @@ pub(crate) enum Ending {
     Disconnected,
     /// Nobody reads standard output any more.
     OutputClosed,
+    /// A signal to this process asked for it.
+    Signalled(EndSignal),
 }
 
 /// Carries bytes both ways until the command has ended and all that it printed is written.

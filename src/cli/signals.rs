@@ -8,15 +8,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A signal that ends the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum EndSignal {
     Hangup,
     Interrupt,
     Terminate,
 }
 
-const ENDINGS: [Ending; 3] = [Ending::Hangup, Ending::Interrupt, Ending::Terminate];
+const END_SIGNALS: [EndSignal; 3] = [EndSignal::Hangup, EndSignal::Interrupt, EndSignal::Terminate];
 
-impl Ending {
+impl EndSignal {
     fn number(self) -> u8 {
         match self {
             Self::Hangup => 1,
@@ -42,23 +42,23 @@ impl Ending {
 
 /// Catches the signals that end the process, from its making on.
 #[derive(Debug)]
-pub(crate) struct Endings(Vec<(Ending, Signal)>);
+pub(crate) struct EndSignals(Vec<(EndSignal, Signal)>);
 
-impl Endings {
+impl EndSignals {
     /// A signal that the process was started to ignore stays ignored: that is what `nohup` and the background of a
     /// script are.
     pub(crate) fn catch() -> io::Result<Self> {
         let ignored = ignored();
-        let wanted = ENDINGS.into_iter().filter(|ending| ignored & (1 << (ending.number() - 1)) == 0);
-        let catch = |ending: Ending| Ok((ending, signal(SignalKind::from_raw(ending.number().into()))?));
+        let wanted = END_SIGNALS.into_iter().filter(|end| ignored & (1 << (end.number() - 1)) == 0);
+        let catch = |end: EndSignal| Ok((end, signal(SignalKind::from_raw(end.number().into()))?));
         wanted.map(catch).collect::<io::Result<_>>().map(Self)
     }
 
     /// The next of them. Cancel safe.
-    pub(crate) async fn recv(&mut self) -> Ending {
+    pub(crate) async fn recv(&mut self) -> EndSignal {
         poll_fn(|cx| {
             let mut arrived =
-                self.0.iter_mut().filter_map(|(ending, signal)| signal.poll_recv(cx).is_ready().then_some(*ending));
+                self.0.iter_mut().filter_map(|(end, signal)| signal.poll_recv(cx).is_ready().then_some(*end));
             arrived.next().map_or(Poll::Pending, Poll::Ready)
         })
         .await
@@ -129,16 +129,16 @@ mod tests {
     fn signals_have_the_numbers_that_shells_add_to_128() {
         assert_eq!([number("HUP"), number("KILL"), number("TERM")], [Some(1), Some(9), Some(15)]);
         assert_eq!(number("WHATEVER@example.com"), None);
-        assert_eq!(ENDINGS.map(Ending::exit_code), [129, 130, 143]);
-        for ending in ENDINGS {
-            assert_eq!(number(ending.name()), Some(ending.number()));
+        assert_eq!(END_SIGNALS.map(EndSignal::exit_code), [129, 130, 143]);
+        for end in END_SIGNALS {
+            assert_eq!(number(end.name()), Some(end.number()));
         }
     }
 
     #[tokio::test]
     async fn a_signal_that_would_end_the_process_is_caught() {
-        let mut endings = Endings::catch().unwrap();
+        let mut signals = EndSignals::catch().unwrap();
         kill_process(getpid(), Signal::HUP).unwrap();
-        assert_eq!(endings.recv().await, Ending::Hangup);
+        assert_eq!(signals.recv().await, EndSignal::Hangup);
     }
 }

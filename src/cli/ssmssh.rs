@@ -15,7 +15,7 @@ use super::options::{LogLevel, RequestTty};
 use super::report::{self, CliError, FAILURE};
 use super::session::{self, Ending, Input};
 use super::settings::{Environment, SsmsshSettings};
-use super::signals::{self, Endings};
+use super::signals::{self, EndSignals};
 use super::terminal::{self, ModeGuard};
 use crate::client::{ClientError, Connection};
 use crate::ssh::{Child, Command, ExitStatus, Pty};
@@ -47,50 +47,52 @@ fn settings(args: impl IntoIterator<Item = OsString>) -> Result<SsmsshSettings, 
 
 /// Whatever ends it, a signal included, the SSM session is ended too before it returns, as far as 2 s suffice.
 async fn run(settings: &SsmsshSettings, started: Instant) -> Result<u8, CliError> {
-    let mut endings = Endings::catch().map_err(CliError::Signals)?;
+    let mut signals = EndSignals::catch().map_err(CliError::Signals)?;
     let dialer = Dialer::new(&settings.connection);
-    let result = work(settings, &dialer, &mut endings, started).await;
+    let ended = work(settings, &dialer, &mut signals, started).await;
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
         () = dialer.wait_idle() => {}
-        _ = endings.recv() => {}
+        _ = signals.recv() => {}
     }
-    result
+    ended.map(|ended| exit_code(&ended))
 }
 
 async fn work(
     settings: &SsmsshSettings,
     dialer: &Dialer<'_>,
-    endings: &mut Endings,
+    signals: &mut EndSignals,
     started: Instant,
-) -> Result<u8, CliError> {
+) -> Result<Ending, CliError> {
     let pty = pty(settings);
     let (connection, mut child) = tokio::select! {
         begun = begin(settings, dialer, pty.as_ref()) => begun?,
-        ending = endings.recv() => return Ok(ending.exit_code()),
+        signal = signals.recv() => return Ok(Ending::Signalled(signal)),
     };
     logging::stage("total", started.elapsed());
 
     let ended = tokio::select! {
         ended = on_terminal(&mut child, input(settings, pty.is_some())) => ended?,
-        ending = endings.recv() => {
+        signal = signals.recv() => {
             // Without a terminal of its own the command would not notice.
-            child.signal(ending.name()).await;
-            return Ok(ending.exit_code());
+            child.signal(signal.name()).await;
+            Ending::Signalled(signal)
         }
     };
     if pty.is_some() && !settings.connection.is_quiet() {
         report::verbatim(&format!("Connection to {} closed.\n", settings.target.node));
     }
     drop(child);
-    if let Ending::Exited(_) = ended {
-        tokio::select! {
+    match ended {
+        // A reader that is gone, or a connection that is stuck, leaves nothing to be polite about.
+        Ending::Disconnected | Ending::OutputClosed => connection.abort(),
+        Ending::Exited(_) | Ending::Signalled(_) => tokio::select! {
             // How the command ended is known, and nothing that comes after it changes that.
             _ = connection.close() => {}
-            ending = endings.recv() => return Ok(ending.exit_code()),
-        }
+            signal = signals.recv() => return Ok(Ending::Signalled(signal)),
+        },
     }
-    Ok(exit_code(&ended))
+    Ok(ended)
 }
 
 async fn begin(
@@ -161,6 +163,7 @@ fn exit_code(ended: &Ending) -> u8 {
         Ending::Exited(status) => status_code(status),
         Ending::Disconnected => FAILURE,
         Ending::OutputClosed => OUTPUT_CLOSED,
+        Ending::Signalled(signal) => signal.exit_code(),
     }
 }
 

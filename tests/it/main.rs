@@ -1,6 +1,10 @@
 //! In-process tests: the whole product over the lab, its parts against real peers, and the house rules.
 
 mod architecture;
+mod cli_commands;
+mod cli_failures;
+mod cli_terminal;
+mod client;
 mod copy_sftp;
 mod dependencies;
 mod examples;

@@ -1,4 +1,6 @@
 //! What the tests of this binary stand on.
 
+pub(crate) mod cli;
+pub(crate) mod pty;
 pub(crate) mod ssh;
 pub(crate) mod sshd;

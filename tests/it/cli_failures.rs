@@ -1,0 +1,230 @@
+//! What `ssmssh` says when it cannot do what it was asked, and the exit status of it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use ssm_lab::{Event, Lab};
+
+use crate::support::cli::{Cli, all_sessions_over, fast_lab};
+
+const NODE: &str = "i-0123456789abcdef0";
+
+/// A copy of the lab's key, with this mode.
+fn key_with_mode(lab: &Lab, folder: &Path, mode: u32) -> PathBuf {
+    let path = folder.join(format!("key-{mode:o}"));
+    fs::copy(lab.identity(), &path).expect("copied");
+    fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("mode set");
+    path
+}
+
+fn started_sessions(lab: &Lab) -> usize {
+    lab.events().iter().filter(|event| matches!(event, Event::SessionStarted { .. })).count()
+}
+
+#[tokio::test]
+async fn help_and_version_are_no_failures() {
+    let help = Cli::ssmssh().args(["--help"]).run().await;
+    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    assert!(help.out().contains("Usage: ssmssh [OPTIONS] <[USER@]NODE> [COMMAND]..."), "{}", help.out());
+    let version = Cli::ssmssh().args(["-V"]).run().await;
+    assert_eq!((version.code, version.out()), (Some(0), concat!("ssmssh ", env!("CARGO_PKG_VERSION"), "\n")));
+}
+
+#[tokio::test]
+async fn a_mistake_on_the_command_line_is_255() {
+    let shown = async |args: &[&str]| Cli::ssmssh().args(args).run().await.shown(&[]);
+    insta::assert_snapshot!(shown(&[]).await, @r"
+    code 255
+    --- stdout
+    --- stderr
+    ssmssh: the following required arguments were not provided:
+      <[USER@]NODE>
+
+    Usage: ssmssh <[USER@]NODE> [COMMAND]...
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(shown(&["example.com"]).await, @r"
+    code 255
+    --- stdout
+    --- stderr
+    ssmssh: invalid value 'example.com' for '<[USER@]NODE>': `example.com` is not a node id: expected `i-` or `mi-` and 8 or 17 hexadecimal digits
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(shown(&["--frobnicate", NODE]).await, @r"
+    code 255
+    --- stdout
+    --- stderr
+    ssmssh: unexpected argument '--frobnicate' found
+
+      tip: to pass '--frobnicate' as a value, use '-- --frobnicate'
+
+    Usage: ssmssh [OPTIONS] <[USER@]NODE> [COMMAND]...
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(shown(&["-o", "ProxyJump=x", NODE]).await, @r"
+    code 255
+    --- stdout
+    --- stderr
+    ssmssh: `-o ProxyJump=x`: `ProxyJump` is not among the options understood here: BatchMode, ConnectTimeout, IdentityFile, LogLevel, Port, RequestTTY, SendEnv, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile
+    ");
+}
+
+#[tokio::test]
+async fn without_a_key_it_says_how_to_give_one() {
+    let cli = Cli::ssmssh().args([NODE]);
+    let home = cli.home().to_str().unwrap().to_owned();
+    insta::assert_snapshot!(cli.run().await.shown(&[(&home, "[HOME]")]), @r"
+    code 255
+    --- stdout
+    --- stderr
+    ssmssh: no private key to log in with: none of [HOME]/.ssh/id_ed25519, [HOME]/.ssh/id_ecdsa, [HOME]/.ssh/id_rsa can be used
+    ssmssh: hint: name one with `-i FILE` or SSMSSH_IDENTITY; nobody may read or write it but you: `chmod 400 FILE`
+    ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_too_open_is_refused_before_a_session_is_started() {
+    let lab = fast_lab().await;
+    let folder = tempfile::tempdir().unwrap();
+    for mode in [0o600, 0o644, 0o440] {
+        let key = key_with_mode(&lab, folder.path(), mode);
+        let ran = Cli::in_lab(&lab).args(["-i", key.to_str().unwrap(), lab.node(), "true"]).run().await;
+        let chmod = format!("chmod 400 {}", key.display());
+        assert_eq!((ran.code, started_sessions(&lab)), (Some(255), 0));
+        assert!(ran.stderr.contains(&format!("{mode:04o}")) && ran.stderr.contains(&chmod), "{}", ran.stderr);
+    }
+    let key = key_with_mode(&lab, folder.path(), 0o400);
+    let ran = Cli::in_lab(&lab).args(["-i", key.to_str().unwrap(), lab.node(), "true"]).run().await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_usual_key_that_is_too_open_is_left_out_with_a_warning() {
+    let lab = fast_lab().await;
+    let cli = Cli::in_lab(&lab).env_remove("SSMSSH_IDENTITY").args([lab.node(), "true"]);
+    let keys = cli.home().join(".ssh");
+    fs::create_dir(&keys).unwrap();
+    fs::rename(key_with_mode(&lab, cli.home(), 0o644), keys.join("id_ed25519")).unwrap();
+    fs::rename(key_with_mode(&lab, cli.home(), 0o400), keys.join("id_rsa")).unwrap();
+    let ran = cli.run().await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("ssmssh: warning: the permissions 0644"), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_iam_denies_is_told_with_the_statement_to_add() {
+    let lab = Lab::builder().deny("ssm:StartSession").start().await.unwrap();
+    insta::assert_snapshot!(Cli::in_lab(&lab).args([lab.node(), "true"]).run().await.shown(&[]), @r#"
+    code 255
+    --- stdout
+    --- stderr
+    ssmssh: not allowed by IAM: ssm:StartSession on arn:aws:ec2:us-east-1:000000000000:instance/i-0123456789abcdef0 and arn:aws:ssm:*:*:document/AWS-StartSSHSession
+    ssmssh: hint: the service says: User: arn:aws:sts::000000000000:assumed-role/lab/lab is not authorized to perform: ssm:StartSession on resource: arn:aws:ec2:us-east-1:000000000000:instance/i-0123456789abcdef0 because no identity-based policy allows the ssm:StartSession action
+    ssmssh: hint: this statement in your IAM policy would allow it:
+    {
+      "Action": "ssm:StartSession",
+      "Effect": "Allow",
+      "Resource": [
+        "arn:aws:ec2:us-east-1:000000000000:instance/i-0123456789abcdef0",
+        "arn:aws:ssm:*:*:document/AWS-StartSSHSession"
+      ]
+    }
+    "#);
+    let lab = Lab::builder().deny("ssmmessages:OpenDataChannel").start().await.unwrap();
+    let ran = Cli::in_lab(&lab).args([lab.node(), "true"]).run().await;
+    assert_eq!(ran.code, Some(255));
+    assert!(ran.stderr.contains(r#""Action": "ssmmessages:OpenDataChannel""#), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`aws sso login`"), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_not_connected_is_told_with_the_region() {
+    let lab = fast_lab().await;
+    let ran = Cli::in_lab(&lab).args(["i-00000000000000000", "true"]).run().await;
+    insta::assert_snapshot!(ran.shown(&[]), @r"
+    code 255
+    --- stdout
+    --- stderr
+    ssmssh: node i-00000000000000000 is not connected to Session Manager in region us-east-1
+    ssmssh: hint: is i-00000000000000000 in us-east-1? Another region is asked with `--region` or AWS_REGION
+    ssmssh: hint: on the node the SSM agent has to run, and its role to allow it (AmazonSSMManagedInstanceCore)
+    ssmssh: hint: the node has to reach the endpoints ssm, ssmmessages and ec2messages of its region
+    ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_the_key_does_not_open_is_told() {
+    let lab = fast_lab().await;
+    let ran = Cli::in_lab(&lab).args(["-q", "-l", "nobody-here", lab.node(), "true"]).run().await;
+    assert_eq!((ran.code, ran.out()), (Some(255), ""));
+    assert!(
+        ran.stderr.starts_with("ssmssh: the SSH server lets none of these keys in as nobody-here: "),
+        "{}",
+        ran.stderr
+    );
+    all_sessions_over(&lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_host_key_is_told_once_and_kept() {
+    let lab = fast_lab().await;
+    let strict = Cli::in_lab(&lab).args(["-o", "StrictHostKeyChecking=yes", lab.node(), "true"]).run().await;
+    assert_eq!(strict.code, Some(255));
+    assert!(strict.stderr.contains("is not known"), "{}", strict.stderr);
+    let first = Cli::in_lab(&lab).args([lab.node(), "true"]).run().await;
+    assert!(first.stderr.starts_with(&format!("ssmssh: new host key of {}: ssh-ed25519 SHA256:", lab.node())));
+    let again = Cli::in_lab(&lab).args(["-o", "StrictHostKeyChecking=yes", lab.node(), "true"]).run().await;
+    assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_host_key_stops_it() {
+    let (lab, other) = (fast_lab().await, fast_lab().await);
+    assert_eq!(Cli::in_lab(&other).args([other.node(), "true"]).run().await.code, Some(0));
+    let known_hosts = other.known_hosts().to_str().unwrap();
+    let ran = Cli::in_lab(&lab).args(["--known-hosts", known_hosts, lab.node(), "true"]).run().await;
+    assert_eq!((ran.code, ran.out()), (Some(255), ""));
+    assert!(ran.stderr.contains("has changed") && ran.stderr.matches("SHA256:").count() == 2, "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passphrase_comes_from_the_askpass_program_where_there_is_no_terminal() {
+    let lab = fast_lab().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = encrypted_key(&lab, folder.path());
+    let askpass = folder.path().join("askpass");
+    fs::write(&askpass, "#!/bin/sh\necho correct horse\n").unwrap();
+    fs::set_permissions(&askpass, PermissionsExt::from_mode(0o700)).unwrap();
+    // A session of its own has no terminal, whatever the tests run on.
+    let asked = |batch: &str| {
+        let args = ["-i", key.to_str().unwrap(), "-o", batch, lab.node(), "echo in"];
+        let cli = Cli::in_lab(&lab).env("SSH_ASKPASS", &askpass).env("SSH_ASKPASS_REQUIRE", "force").args(args);
+        cli.run()
+    };
+    assert_eq!(asked("BatchMode=no").await.out(), "in\n");
+    let batch = asked("BatchMode=yes").await;
+    assert_eq!(batch.code, Some(255));
+    assert!(batch.stderr.contains("BatchMode"), "{}", batch.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_takes_too_long_is_given_up() {
+    let lab = Lab::builder().worker_start(std::time::Duration::from_hours(1)).start().await.unwrap();
+    let ran = Cli::in_lab(&lab).args(["-o", "ConnectTimeout=1", lab.node(), "true"]).run().await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(255), "ssmssh: not logged in within 1 s (ConnectTimeout)\n"));
+    all_sessions_over(&lab).await;
+}
+
+/// The lab's key under the passphrase `correct horse`.
+pub(crate) fn encrypted_key(lab: &Lab, folder: &Path) -> PathBuf {
+    let key = key_with_mode(lab, folder, 0o600);
+    let mut keygen = std::process::Command::new("ssh-keygen");
+    let status = keygen.args(["-q", "-p", "-P", "", "-N", "correct horse", "-f"]).arg(&key).status();
+    assert!(status.expect("ssh-keygen runs").success());
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o400)).expect("mode set");
+    key
+}

@@ -1,0 +1,181 @@
+//! `ssmssh` on a terminal.
+
+use rustix::process::Signal;
+use ssm_lab::{Cut, Faults, Lab};
+
+use crate::cli_failures::encrypted_key;
+use crate::support::cli::{Cli, all_sessions_over, fast_lab};
+use crate::support::pty::Terminal;
+
+fn shell(lab: &Lab) -> Terminal {
+    Terminal::start(Cli::in_lab(lab).args([lab.node()]))
+}
+
+/// A shell that has answered.
+async fn logged_in(lab: &Lab) -> Terminal {
+    let mut terminal = shell(lab);
+    terminal.log_in().await;
+    terminal
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_has_the_terminals_size_type_and_modes() {
+    let lab = fast_lab().await;
+    let mut terminal = logged_in(&lab).await;
+    terminal.type_keys("stty size; echo type=$TERM; stty -a | tr ';' '\\n' | grep erase\r").await;
+    terminal.see("30 100").await;
+    terminal.see("type=xterm-256color").await;
+    terminal.see("erase = ^?").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_exit_status_is_the_shells_and_the_terminal_is_given_back() {
+    let lab = fast_lab().await;
+    let mut terminal = logged_in(&lab).await;
+    assert!(!terminal.is_as_found(), "keys should reach the node as they are");
+    terminal.type_keys("exit 5\r").await;
+    assert_eq!(terminal.wait().await, 5);
+    assert!(terminal.is_as_found());
+    terminal.see(&format!("Connection to {} closed.", lab.node())).await;
+    all_sessions_over(&lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_size_of_the_window_is_told_to_the_remote_side() {
+    let lab = fast_lab().await;
+    let mut terminal = logged_in(&lab).await;
+    let script = "trap 'echo size $(stty size)' WINCH; echo armed-$((1 + 2)); while :; do sleep 0.01; done";
+    terminal.type_keys(&format!("sh -c \"{}\"\r", script.replace('$', "\\$"))).await;
+    terminal.see("armed-3").await;
+    terminal.resize(77, 22);
+    terminal.see("size 22 77").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_c_interrupts_the_remote_program_only() {
+    let lab = fast_lab().await;
+    let mut terminal = logged_in(&lab).await;
+    terminal.type_keys("sh -c 'echo up-$((1 + 1)); exec sleep 1000'\r").await;
+    terminal.see("up-2").await;
+    terminal.type_keys("\u{3}").await;
+    terminal.type_keys("echo status=$?.\r").await;
+    terminal.see("status=130.").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_screen_program_can_be_used() {
+    let lab = fast_lab().await;
+    let mut terminal = logged_in(&lab).await;
+    terminal.type_keys("LANG=C.UTF-8 vim -u NONE -i NONE -N note\r").await;
+    terminal.until("the other screen", vt100::Screen::alternate_screen).await;
+    terminal.type_keys("iGrüße, 世界").await;
+    terminal.see("Grüße, 世界").await;
+    terminal.resize(60, 12);
+    terminal.type_keys("\u{1b}:set lines? columns?\r").await;
+    terminal.see("columns=60").await;
+    terminal.type_keys("\r\u{1b}:wq\r").await;
+    terminal.until("the first screen", |screen| !screen.alternate_screen()).await;
+    terminal.log_in().await;
+    assert_eq!(std::fs::read_to_string(lab.home().join("note")).unwrap(), "Grüße, 世界\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_gives_the_terminal_back() {
+    let lab = fast_lab().await;
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)] {
+        let mut terminal = logged_in(&lab).await;
+        terminal.signal(signal);
+        assert_eq!(terminal.wait().await, code);
+        assert!(terminal.is_as_found(), "after {signal:?}");
+        all_sessions_over(&lab).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_gives_the_terminal_back_and_says_why() {
+    let lab = fast_lab().await;
+    let mut terminal = logged_in(&lab).await;
+    let mut faults = Faults::default();
+    faults.refuse_resume = true;
+    lab.set_faults(faults);
+    lab.cut_clients(Cut::Reset);
+    assert_eq!(terminal.wait().await, 255);
+    assert!(terminal.is_as_found());
+    terminal.see("ssmssh: ").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tilde_dot_ends_a_session_that_is_stuck() {
+    let lab = fast_lab().await;
+    let mut terminal = logged_in(&lab).await;
+    let mut faults = Faults::default();
+    faults.loss = 1.0;
+    lab.set_faults(faults);
+    terminal.type_keys("nobody hears this\r~.").await;
+    assert_eq!(terminal.wait().await, 255);
+    assert!(terminal.is_as_found());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tilde_question_mark_lists_the_escapes_and_the_session_goes_on() {
+    let lab = fast_lab().await;
+    let mut terminal = logged_in(&lab).await;
+    terminal.type_keys("\r~?").await;
+    terminal.see("~^Z  - suspend ssmssh").await;
+    terminal.type_keys("echo home=~~ | tr a-z A-Z\r").await;
+    terminal.see("HOME=~~").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tilde_control_z_stops_it_until_the_shell_in_front_resumes_it() {
+    let lab = fast_lab().await;
+    let mut terminal = Terminal::start(Cli::program("bash").with_lab(&lab).args(["--norc", "-i"]));
+    terminal.type_keys(&format!("{} -q {}\r", env!("CARGO_BIN_EXE_ssmssh"), lab.node())).await;
+    terminal.log_in().await;
+    terminal.type_keys("\r~\u{1a}").await;
+    terminal.see("Stopped").await;
+    terminal.type_keys("clear; echo here-$((2 + 3)); fg\r").await;
+    terminal.see("here-5").await;
+    terminal.see("ssmssh -q").await;
+    terminal.type_keys("stty -a | grep -c 'icanon'; echo there-$((3 + 4))\r").await;
+    terminal.see("there-7").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_gets_a_terminal_with_t() {
+    let lab = fast_lab().await;
+    let mut terminal = Terminal::start(Cli::in_lab(&lab).args(["-t", lab.node(), "test -t 0 && echo yes-$((3 * 3))"]));
+    terminal.see("yes-9").await;
+    assert_eq!(terminal.wait().await, 0);
+    assert!(terminal.is_as_found());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passphrase_is_asked_for_without_showing_it_and_again_when_it_is_wrong() {
+    let lab = fast_lab().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = encrypted_key(&lab, folder.path());
+    let args = ["-i", key.to_str().unwrap(), lab.node(), "echo in-$((4 * 4))"];
+    let mut terminal = Terminal::start(Cli::in_lab(&lab).args(args));
+    terminal.see("Passphrase for ").await;
+    terminal.type_keys("wrong pony\r").await;
+    terminal.see("Wrong. Passphrase for ").await;
+    terminal.type_keys("correct horse\r").await;
+    terminal.see("in-16").await;
+    assert_eq!(terminal.wait().await, 0);
+    assert!(terminal.is_as_found());
+    let screen = terminal.contents();
+    assert!(!screen.contains("pony") && !screen.contains("horse"), "{screen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_c_at_the_question_for_a_passphrase_gives_the_terminal_back() {
+    let lab = fast_lab().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = encrypted_key(&lab, folder.path());
+    let mut terminal = Terminal::start(Cli::in_lab(&lab).args(["-i", key.to_str().unwrap(), lab.node()]));
+    terminal.see("Passphrase for ").await;
+    terminal.type_keys("\u{3}").await;
+    assert_eq!(terminal.wait().await, 130);
+    assert!(terminal.is_as_found());
+}
