@@ -14,7 +14,7 @@ use super::options::LogLevel;
 use super::progress::ProgressLine;
 use super::report::{self, CliError};
 use super::settings::{ConnectionSettings, Environment};
-use super::signals::Endings;
+use super::signals::EndSignals;
 use super::target::{Operand, Target};
 use super::terminal;
 use crate::client::{ClientError, Connection};
@@ -110,13 +110,13 @@ fn settings(args: impl IntoIterator<Item = OsString>, env: &Environment) -> Resu
 
 /// Whatever ends it, a signal included, the SSM sessions are ended too before it returns, as far as 2 s suffice.
 async fn run(settings: &SsmcpSettings, started: Instant) -> Result<u8, CliError> {
-    let mut endings = Endings::catch().map_err(CliError::Signals)?;
+    let mut signals = EndSignals::catch().map_err(CliError::Signals)?;
     let dialer = Dialer::new(&settings.connection);
-    let result = work(settings, &dialer, &mut endings, started).await;
+    let result = work(settings, &dialer, &mut signals, started).await;
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
         () = dialer.wait_idle() => {}
-        _ = endings.recv() => {}
+        _ = signals.recv() => {}
     }
     result
 }
@@ -124,12 +124,12 @@ async fn run(settings: &SsmcpSettings, started: Instant) -> Result<u8, CliError>
 async fn work(
     settings: &SsmcpSettings,
     dialer: &Dialer<'_>,
-    endings: &mut Endings,
+    signals: &mut EndSignals,
     started: Instant,
 ) -> Result<u8, CliError> {
     let nodes = tokio::select! {
         nodes = connect_all(settings, dialer) => nodes?,
-        ending = endings.recv() => return Ok(ending.exit_code()),
+        signal = signals.recv() => return Ok(signal.exit_code()),
     };
     logging::stage("total", started.elapsed());
 
@@ -137,7 +137,7 @@ async fn work(
     let options = CopyOptions::default().recursive(settings.recursive).preserve(settings.preserve);
     let line = ProgressLine::new(settings.connection.is_quiet());
     let mut ended_by = None;
-    let stop = async { ended_by = Some(endings.recv().await) };
+    let stop = async { ended_by = Some(signals.recv().await) };
     let copied =
         copy_until(sources, location(&settings.target, &nodes), options, |progress| line.show(progress), stop).await;
     match (copied, ended_by) {
@@ -145,13 +145,13 @@ async fn work(
             line.finish();
             tokio::select! {
                 () = close_all(nodes) => {}
-                _ = endings.recv() => {}
+                _ = signals.recv() => {}
             }
             Ok(exit_code(&summary))
         }
-        (Err(_), Some(ending)) => {
+        (Err(_), Some(signal)) => {
             line.clear();
-            Ok(ending.exit_code())
+            Ok(signal.exit_code())
         }
         (Err(error), None) => {
             line.clear();
