@@ -8,3 +8,4 @@ mod client;
 mod command;
 mod gateway;
 mod openssh;
+mod terminal;
