@@ -9,12 +9,27 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+use crate::support::cli::all_sessions_over;
+
 #[tokio::test]
 async fn exec_prints_what_the_command_prints_and_ends_with_its_status() {
     let lab = Lab::builder().start().await.expect("a lab");
     let output = run(&lab, "exec", &[&key(&lab), lab.user(), lab.node(), "echo out; echo err >&2; exit 3"]).await;
     assert_eq!(text(&output), ("out\n".into(), "err\n".into(), Some(3)));
-    assert_eq!(lab.open_sessions(), 0);
+    all_sessions_over(&lab).await;
+}
+
+#[tokio::test]
+async fn copy_file_copies_a_tree_and_says_how_much() {
+    let lab = Lab::builder().start().await.expect("a lab");
+    let tree = TempDir::new().expect("a folder");
+    std::fs::create_dir(tree.path().join("inner")).expect("a folder");
+    std::fs::write(tree.path().join("inner/file"), "content").expect("a file");
+    let source = tree.path().display().to_string();
+    let output = run(&lab, "copy_file", &[&key(&lab), lab.user(), lab.node(), &source, "tree"]).await;
+    assert_eq!(text(&output), ("1 files, 7 bytes\n".into(), String::new(), Some(0)));
+    assert_eq!(std::fs::read(lab.home().join("tree/inner/file")).expect("the copy"), b"content");
+    all_sessions_over(&lab).await;
 }
 
 #[tokio::test]
@@ -39,7 +54,7 @@ async fn raw_stream_pushes_every_byte_and_prints_the_rate() {
     let output = run(&lab, "raw_stream", &[lab.node(), &port, "push", "1000000"]).await;
     assert!(text(&output).0.starts_with("push: 1000000 bytes in "), "{output:?}");
     assert_eq!(sink.await.expect("the sink"), 1_000_000);
-    assert_eq!(lab.open_sessions(), 0);
+    all_sessions_over(&lab).await;
 }
 
 #[tokio::test]
@@ -53,7 +68,7 @@ async fn raw_stream_pulls_what_it_was_asked_for() {
     let output = run(&lab, "raw_stream", &[lab.node(), &port, "pull", "100000"]).await;
     assert!(text(&output).0.starts_with("pull: 100000 bytes in "), "{output:?}");
     source.await.expect("the source");
-    assert_eq!(lab.open_sessions(), 0);
+    all_sessions_over(&lab).await;
 }
 
 /// Runs an example in an empty folder, with an environment that points at the lab and holds nothing else.
