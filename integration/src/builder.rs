@@ -226,7 +226,7 @@ impl LabBuilder {
         self
     }
 
-    /// Cuts each client socket once after this many relayed messages; see [`Faults::cut_after_messages`].
+    /// Cuts the client's socket once in each session, after this many relayed messages; see [`Faults::cut_after_messages`].
     pub fn cut_after_messages(mut self, cut: Cut, messages: u64) -> Self {
         (self.faults.cut, self.faults.cut_after_messages) = (cut, Some(messages));
         self
@@ -277,7 +277,7 @@ impl LabBuilder {
         match &self.server {
             Server::Existing(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))),
             Server::OpenSsh(lines) => {
-                lab.user = Some(openssh::current_user().await.map_err(LabError::Home)?);
+                lab.user = Some(openssh::current_user().await.map_err(LabError::OpenSsh)?);
                 openssh::start(lab.home.path(), &key, lines, &lab.tasks).await.map_err(LabError::OpenSsh)
             }
             Server::Embedded => {

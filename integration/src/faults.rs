@@ -42,7 +42,8 @@ pub struct Faults {
     /// How [`cut_after_messages`](Self::cut_after_messages) and [`cut_every`](Self::cut_every) end the socket. Default
     /// [`Cut::Bye`].
     pub cut: Cut,
-    /// Cuts each client socket once, after this many messages relayed in both directions together. Default never.
+    /// Cuts the client's socket once in each session, after this many messages relayed in both directions together.
+    /// Default never.
     pub cut_after_messages: Option<u64>,
     /// Cuts each client socket, the resumed ones too, this long after it was opened. Default never.
     pub cut_every: Option<Duration>,

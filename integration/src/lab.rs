@@ -216,6 +216,11 @@ impl Lab {
         self.gateway.cut_clients(cut);
     }
 
+    /// Cuts the node's socket of every session now.
+    pub fn cut_nodes(&self, cut: Cut) {
+        self.gateway.cut_nodes(cut);
+    }
+
     /// Ends everything and waits for it. Cancelling it is the same as dropping the lab.
     pub async fn shutdown(self) {
         self.tasks.shutdown().await;

@@ -39,6 +39,9 @@ pub enum OpenSshError {
     /// Its files could not be written, or no port was free.
     #[error("the files of sshd could not be written")]
     Files(#[source] io::Error),
+    /// The name of the user that runs the lab, who is the only one it can log in.
+    #[error("the current user's name could not be found out")]
+    User(#[source] io::Error),
     /// It says what is wrong with its configuration.
     #[error("sshd refuses its configuration: {0}")]
     Configuration(String),
@@ -73,10 +76,12 @@ pub(crate) async fn start(
 }
 
 /// Who runs the lab: the only user that an sshd without privileges can log in.
-pub(crate) async fn current_user() -> io::Result<String> {
-    let output = Command::new("id").arg("-un").output().await?;
-    let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if name.is_empty() { Err(io::Error::other("`id -un` names no user")) } else { Ok(name) }
+pub(crate) async fn current_user() -> Result<String, OpenSshError> {
+    let output = Command::new("id").arg("-un").output().await.map_err(OpenSshError::User)?;
+    match String::from_utf8_lossy(&output.stdout).trim() {
+        "" => Err(OpenSshError::User(io::Error::other("`id -un` names no user"))),
+        name => Ok(name.to_owned()),
+    }
 }
 
 fn write_files(directory: &Path, key: &PublicKey, extra: &[String]) -> io::Result<PathBuf> {

@@ -127,6 +127,13 @@ impl Gateway {
         }
     }
 
+    /// Cuts every socket that a node has for a session.
+    pub(crate) fn cut_nodes(&self, cut: Cut) {
+        for session in self.state().sessions.values() {
+            session.agent.cut(cut);
+        }
+    }
+
     pub(crate) fn session(&self, id: &str) -> Option<Arc<Session>> {
         self.state().sessions.get(id).cloned()
     }

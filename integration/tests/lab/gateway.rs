@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use ssm_lab::{Cut, Event, Lab, Pace};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Client, Signer, call, echo_server, eventually, start};
 
@@ -122,4 +122,50 @@ async fn a_refused_resume_gives_no_token() {
     let input = json!({ "SessionId": grant["SessionId"] });
     let (status, answer) = call(&lab, Some(&Signer::of(&lab)), "ResumeSession", input).await;
     assert_eq!((status, &answer["TokenValue"]), (200, &json!("")));
+}
+
+#[tokio::test]
+async fn a_cut_node_comes_back_and_goes_on_where_it_was() {
+    for cut in [Cut::Bye, Cut::Reset] {
+        let lab = Lab::builder().start().await.unwrap();
+        let mut client = Client::connect(&lab, &start(&lab, echo_server().await).await).await;
+        client.write(b"before").await;
+        assert_eq!(client.read(6).await, b"before");
+        lab.cut_nodes(cut);
+        eventually("the node is back", || {
+            lab.events().iter().filter(|event| matches!(event, Event::NodeConnected { .. })).count() == 2
+        })
+        .await;
+        client.write(b"after").await;
+        assert_eq!(client.read(5).await, b"after");
+        assert_eq!(lab.open_sessions(), 1);
+    }
+}
+
+#[tokio::test]
+async fn somebody_elses_server_behind_the_node_gets_no_user_and_no_key_of_the_labs() {
+    let lab = Lab::builder().sshd(echo_server().await).start().await.unwrap();
+    let mut client = Client::connect(&lab, &start(&lab, 22).await).await;
+    client.write(b"mine").await;
+    assert_eq!(client.read(4).await, b"mine");
+    assert_eq!(lab.user(), "");
+    assert!(lab.env().iter().all(|(name, _)| name != "SSMSSH_USER" && name != "SSMSSH_IDENTITY"));
+}
+
+#[tokio::test]
+async fn more_than_fits_the_buffers_waits_for_the_port_and_is_whole() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let lab = Lab::builder().start().await.unwrap();
+    let mut client = Client::connect(&lab, &start(&lab, listener.local_addr().unwrap().port()).await).await;
+    let (mut port, _) = listener.accept().await.unwrap();
+    let data: Vec<u8> = (0..30_000_000u32).map(|n| (n % 239) as u8).collect();
+    let sent = data.clone();
+    let writing = tokio::spawn(async move {
+        client.write(&sent).await;
+        client
+    });
+    let mut received = vec![0; data.len()];
+    port.read_exact(&mut received).await.unwrap();
+    assert!(received == data);
+    writing.await.unwrap();
 }
