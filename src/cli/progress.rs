@@ -1,16 +1,16 @@
 //! One line on the terminal about a copy that is under way.
 
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::report;
-use crate::copy::{Event, Progress, Totals};
+use crate::copy::{Event, Progress, Summary, Totals};
 
 /// While files are still being found, nobody knows how long the rest takes.
 const FINDING: &str = "{wide_msg}  {bytes} in {prefix}  {bytes_per_sec}";
 const KNOWN: &str = "{wide_msg}  {bytes} of {total_bytes} in {prefix}  {bytes_per_sec}  {eta} left";
-const DONE: &str = "{wide_msg}  {bytes} in {prefix}  {bytes_per_sec}  {elapsed}";
 
 /// The line. It is drawn on stderr while that is a terminal; otherwise, or when quiet, there is none.
 ///
@@ -39,13 +39,12 @@ impl ProgressLine {
         }
     }
 
-    /// The copy is over: the line stays, with the time that it took.
-    pub(crate) fn finish(&self) {
-        if self.bar.position() > 0 {
-            self.bar.set_style(style(DONE));
-            self.bar.abandon();
-        } else {
-            self.clear();
+    /// The copy is over: a line with what was copied and the time that it took stays.
+    pub(crate) fn finish(&self, summary: &Summary) {
+        let elapsed = self.bar.elapsed();
+        self.clear();
+        if !self.bar.is_hidden() && summary.files > 0 {
+            report::verbatim(&result_line(summary, elapsed));
         }
     }
 
@@ -74,6 +73,14 @@ fn file_count(totals: Totals) -> String {
     }
 }
 
+fn result_line(summary: &Summary, elapsed: Duration) -> String {
+    let files = if summary.files == 1 { "1 file".to_owned() } else { format!("{} files", summary.files) };
+    // Whole bytes a second, computed in milliseconds.
+    let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = BinaryBytes(summary.bytes.saturating_mul(1000) / milliseconds);
+    format!("{files}, {} in {:.1} s, {rate}/s\n", BinaryBytes(summary.bytes), elapsed.as_secs_f64())
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -84,9 +91,18 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for template in [FINDING, KNOWN, DONE] {
+        for template in [FINDING, KNOWN] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
+    }
+
+    #[test]
+    fn the_last_line_tells_what_was_copied() {
+        let mut summary = Summary::default();
+        (summary.files, summary.bytes) = (1, 3 * 1024 * 1024);
+        assert_eq!(result_line(&summary, Duration::from_millis(1500)), "1 file, 3.00 MiB in 1.5 s, 2.00 MiB/s\n");
+        summary.files = 12;
+        assert_eq!(result_line(&summary, Duration::ZERO), "12 files, 3.00 MiB in 0.0 s, 2.93 GiB/s\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -40,9 +41,12 @@ pub(crate) enum CliError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Neither the source nor the target is on a node.
-    #[error("both sides are on this machine, where `cp` copies; a side on a node is written `[USER@]NODE:PATH`")]
-    NothingRemote,
+    /// Neither this source nor the target is on a node.
+    #[error(
+        "{} and the target are both on this machine, where `cp` copies; a side on a node is written `[USER@]NODE:PATH`",
+        .0.display()
+    )]
+    BothLocal(PathBuf),
     #[error("cannot use SFTP on {node}")]
     Sftp { node: TargetId, source: SftpError },
     #[error("the SFTP server of {0} does not answer")]

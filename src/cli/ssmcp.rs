@@ -94,16 +94,17 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 
 fn settings(args: impl IntoIterator<Item = OsString>, env: &Environment) -> Result<SsmcpSettings, CliError> {
     let args = SsmcpArgs::try_parse_from(args)?;
-    if args.operands.len() < 2 {
-        let missing = "a target is missing: the last PATH is where the others are copied to";
-        return Err(SsmcpArgs::command().error(ErrorKind::TooFewValues, missing).into());
-    }
     let connection = ConnectionSettings::resolve(&args.connection, None, args.port, env)?;
     let mut sources: Vec<_> = args.operands.iter().map(|text| Operand::parse(text)).collect::<Result<_, _>>()?;
-    let target = sources.pop().ok_or(CliError::NothingRemote)?;
+    let Some(target) = sources.pop().filter(|_| !sources.is_empty()) else {
+        let missing = "a target is missing: the last PATH is where the others are copied to";
+        return Err(SsmcpArgs::command().error(ErrorKind::TooFewValues, missing).into());
+    };
     let is_local = |operand: &Operand| matches!(operand, Operand::Local(_));
-    if is_local(&target) && sources.iter().any(is_local) {
-        return Err(CliError::NothingRemote);
+    if is_local(&target)
+        && let Some(Operand::Local(source)) = sources.iter().find(|source| is_local(source))
+    {
+        return Err(CliError::BothLocal(source.clone()));
     }
     Ok(SsmcpSettings { connection, recursive: args.recursive, preserve: args.preserve, sources, target })
 }
@@ -142,7 +143,7 @@ async fn work(
         copy_until(sources, location(&settings.target, &nodes), options, |progress| line.show(progress), stop).await;
     match (copied, ended_by) {
         (Ok(summary), _) => {
-            line.finish();
+            line.finish(&summary);
             tokio::select! {
                 () = close_all(nodes) => {}
                 _ = signals.recv() => {}

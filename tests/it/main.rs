@@ -5,6 +5,7 @@ mod cli_commands;
 mod cli_failures;
 mod cli_terminal;
 mod client;
+mod copy_cli;
 mod copy_sftp;
 mod dependencies;
 mod examples;

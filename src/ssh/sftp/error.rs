@@ -33,9 +33,7 @@ pub enum SftpError {
     #[error("the request is too long for an SFTP packet")]
     RequestTooLong,
     /// The server closed the stream before it said anything.
-    #[error(
-        "the server closed the SFTP subsystem before it answered; does its sshd_config have a `Subsystem sftp` line?"
-    )]
+    #[error("the server closed the SFTP subsystem before it answered")]
     NotStarted,
     /// The server closed the stream, or the session was ended.
     #[error("the SFTP session has ended")]
