@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::packet::{Frame, Reply, Request, Verb, decode_reply};
 use super::wire::take_packet;
@@ -15,6 +17,9 @@ use super::{ProtocolError, SftpError};
 const QUEUE: usize = 16;
 /// Requests are gathered up to this many bytes per write, so that a burst of small ones shares a packet below.
 const BATCH: usize = 64 * 1024;
+
+/// How long a stream that takes no more requests may still tell why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// An open file or directory of the server.
 ///
@@ -73,9 +78,13 @@ impl Mux {
         let mux = Self { queue, table: Arc::clone(&table) };
         tokio::spawn(async move {
             let (reader, writer) = tokio::io::split(stream);
+            let mut reading = std::pin::pin!(read_replies(reader, &table));
             let end = tokio::select! {
-                end = read_replies(reader, &table) => end,
-                end = write_requests(writer, requests, abandoned, &table) => end,
+                end = &mut reading => end,
+                end = write_requests(writer, requests, abandoned, &table) => match end {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(reason(error, reading).await),
+                },
             };
             table.end(&end.err().unwrap_or(SftpError::Ended));
         });
@@ -174,6 +183,14 @@ impl Table {
 
     fn why_ended(&self) -> SftpError {
         self.lock().ended.clone().unwrap_or(SftpError::Ended)
+    }
+}
+
+/// Why the session is over, when writing has failed: a stream that is lost often tells its reader more.
+async fn reason(refused: SftpError, reading: impl Future<Output = Result<(), SftpError>>) -> SftpError {
+    match timeout(LAST_WORDS, reading).await {
+        Ok(Err(error @ (SftpError::Connection(_) | SftpError::Protocol(_)))) => error,
+        _ => refused,
     }
 }
 

@@ -1,9 +1,14 @@
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::join_all;
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
 
 use super::packet::{Reply, Request, Verb, decode_reply, decode_version, init};
 use super::scripted::{Received, packet, serve, version_packet};
@@ -231,6 +236,36 @@ async fn everybody_learns_when_the_stream_ends() {
     let (one, two) = tokio::join!(sftp.stat(b"abcdefgh"), sftp.remove(b"abcdefgh"));
     assert!(matches!((one, two), (Err(SftpError::Ended | SftpError::Connection(_)), Err(_))));
     peer.await.unwrap();
+}
+
+/// A stream whose reader learns why it ended later than its writer learns that it did.
+struct Lost(Pin<Box<Sleep>>);
+
+impl AsyncRead for Lost {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll(cx).map(|()| Err(io::Error::other("the session has timed out")))
+    }
+}
+
+impl AsyncWrite for Lost {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn the_reason_that_the_reader_learns_is_told_to_the_writers() {
+    let mux = super::mux::Mux::spawn(Lost(Box::pin(tokio::time::sleep(Duration::from_millis(20)))));
+    let error = mux.call(Request::new(Verb::Stat).string(b"x")).await.unwrap_err();
+    assert!(matches!(&error, SftpError::Connection(reason) if reason.to_string().contains("timed out")), "{error:?}");
 }
 
 #[test]
