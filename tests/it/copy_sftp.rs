@@ -245,7 +245,8 @@ async fn a_node_that_denies_writing_denies_each_file_and_the_copy_goes_on() {
         local(here.path().join(name))
     });
     let summary = copy(sources.to_vec(), server.at(""), CopyOptions::default(), |_| {}).await.unwrap();
-    let messages: Vec<_> = summary.failures.iter().map(ToString::to_string).collect();
+    let mut messages: Vec<_> = summary.failures.iter().map(ToString::to_string).collect();
+    messages.sort();
     assert_eq!(messages, ["node:one: permission denied", "node:two: permission denied"]);
 }
 
