@@ -96,8 +96,18 @@ impl<'a> Dialer<'a> {
 
     /// Waits, 2 s at most, until nothing that was begun is open any more.
     pub(crate) async fn wait_idle(&self) {
-        if let Some(client) = self.client.get() {
-            let _ = timeout(LAST_WAIT, client.wait_idle()).await;
+        if let Some(client) = self.client.get()
+            && timeout(LAST_WAIT, client.wait_idle()).await.is_err()
+            && !self.settings.is_quiet()
+        {
+            report::note("warning: the SSM session may stay open until the service's idle time-out");
         }
+    }
+}
+
+/// Ends a connection in order. What has been done on it stays done, so a failure is only noted.
+pub(crate) async fn close(connection: Connection) {
+    if let Err(error) = connection.close().await {
+        tracing::debug!(%error, "the connection did not end in order");
     }
 }

@@ -3,7 +3,8 @@
 //! Events of other crates are never printed: they may hold tokens.
 
 use std::fmt::{self, Write};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -18,6 +19,12 @@ const STAGE_TARGET: &str = "ssmssh::stage";
 /// Prints from now on what `level` asks for. A second call changes nothing.
 pub(crate) fn init(level: LogLevel) {
     let _ = tracing_subscriber::registry().with(Lines { level }).try_init();
+}
+
+/// The same, and after the stage `last` prints once how long it has been since `started`.
+pub(crate) fn init_with_total(level: LogLevel, last: &'static str, started: Instant) {
+    let total = Total { last, started, is_printed: AtomicBool::new(false) };
+    let _ = tracing_subscriber::registry().with(Lines { level }).with(total).try_init();
 }
 
 /// Reports a stage of the commands' own in the form that the library uses.
@@ -56,6 +63,24 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut fields = Fields::default();
         event.record(&mut fields);
         report::note(&line(event.metadata(), &fields));
+    }
+}
+
+/// Tells how long the whole way in took.
+struct Total {
+    last: &'static str,
+    started: Instant,
+    is_printed: AtomicBool,
+}
+
+impl<S: Subscriber> Layer<S> for Total {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let is_last = event.metadata().target() == STAGE_TARGET && fields.stage.as_deref() == Some(self.last);
+        if is_last && !self.is_printed.swap(true, Ordering::Relaxed) {
+            report::note(&format!("total {}", milliseconds(self.started.elapsed())));
+        }
     }
 }
 

@@ -4,53 +4,58 @@ use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::process::Signal;
+use tokio::signal::unix::{self, SignalKind, signal};
 
 /// A signal that ends the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EndSignal {
-    Hangup,
-    Interrupt,
-    Terminate,
+pub(crate) struct EndSignal {
+    number: u8,
+    name: &'static str,
 }
 
-const END_SIGNALS: [EndSignal; 3] = [EndSignal::Hangup, EndSignal::Interrupt, EndSignal::Terminate];
+/// Those that end a process which does not catch them, but for the ones that cannot be caught and those that tell of a
+/// fault in the process itself.
+const END_SIGNALS: [(Signal, &str); 8] = [
+    (Signal::HUP, "HUP"),
+    (Signal::INT, "INT"),
+    (Signal::QUIT, "QUIT"),
+    (Signal::ABORT, "ABRT"),
+    (Signal::USR1, "USR1"),
+    (Signal::USR2, "USR2"),
+    (Signal::ALARM, "ALRM"),
+    (Signal::TERM, "TERM"),
+];
 
 impl EndSignal {
-    fn number(self) -> u8 {
-        match self {
-            Self::Hangup => 1,
-            Self::Interrupt => 2,
-            Self::Terminate => 15,
-        }
+    fn all() -> impl Iterator<Item = Self> {
+        let known =
+            END_SIGNALS.iter().map(|(signal, name)| Some(Self { number: signal.as_raw().try_into().ok()?, name }));
+        known.flatten()
     }
 
     /// The name that SSH has for it.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Hangup => "HUP",
-            Self::Interrupt => "INT",
-            Self::Terminate => "TERM",
-        }
+        self.name
     }
 
     /// What a shell makes of a process that the signal ended.
     pub(crate) fn exit_code(self) -> u8 {
-        128 + self.number()
+        128 + self.number
     }
 }
 
 /// Catches the signals that end the process, from its making on.
 #[derive(Debug)]
-pub(crate) struct EndSignals(Vec<(EndSignal, Signal)>);
+pub(crate) struct EndSignals(Vec<(EndSignal, unix::Signal)>);
 
 impl EndSignals {
     /// A signal that the process was started to ignore stays ignored: that is what `nohup` and the background of a
     /// script are.
     pub(crate) fn catch() -> io::Result<Self> {
         let ignored = ignored();
-        let wanted = END_SIGNALS.into_iter().filter(|end| ignored & (1 << (end.number() - 1)) == 0);
-        let catch = |end: EndSignal| Ok((end, signal(SignalKind::from_raw(end.number().into()))?));
+        let wanted = EndSignal::all().filter(|end| ignored & (1 << (end.number - 1)) == 0);
+        let catch = |end: EndSignal| Ok((end, signal(SignalKind::from_raw(end.number.into()))?));
         wanted.map(catch).collect::<io::Result<_>>().map(Self)
     }
 
@@ -75,14 +80,14 @@ fn ignored() -> u64 {
 /// Catches the signals after which the terminal has to be looked at again.
 #[derive(Debug)]
 pub(crate) struct TerminalChanges {
-    size: Signal,
-    resumed: Signal,
+    size: unix::Signal,
+    resumed: unix::Signal,
 }
 
 impl TerminalChanges {
     pub(crate) fn catch() -> io::Result<Self> {
-        // SIGCONT has no constant in tokio; its number differs between the systems.
-        let resumed = signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
+        // tokio has no name for SIGCONT.
+        let resumed = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
         Ok(Self { size: signal(SignalKind::window_change())?, resumed })
     }
 
@@ -121,7 +126,7 @@ pub(crate) fn number(name: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::process::{Signal, getpid, kill_process};
+    use rustix::process::{getpid, kill_process};
 
     use super::*;
 
@@ -129,16 +134,13 @@ mod tests {
     fn signals_have_the_numbers_that_shells_add_to_128() {
         assert_eq!([number("HUP"), number("KILL"), number("TERM")], [Some(1), Some(9), Some(15)]);
         assert_eq!(number("WHATEVER@example.com"), None);
-        assert_eq!(END_SIGNALS.map(EndSignal::exit_code), [129, 130, 143]);
-        for end in END_SIGNALS {
-            assert_eq!(number(end.name()), Some(end.number()));
-        }
     }
 
     #[tokio::test]
     async fn a_signal_that_would_end_the_process_is_caught() {
         let mut signals = EndSignals::catch().unwrap();
         kill_process(getpid(), Signal::HUP).unwrap();
-        assert_eq!(signals.recv().await, EndSignal::Hangup);
+        let end = signals.recv().await;
+        assert_eq!((end.name(), end.exit_code()), ("HUP", 129));
     }
 }

@@ -8,7 +8,7 @@ use clap::Parser;
 use rustix::termios::tcgetattr;
 
 use super::args::SsmsshArgs;
-use super::connect::Dialer;
+use super::connect::{self, Dialer};
 use super::logging;
 use super::modes;
 use super::options::{LogLevel, RequestTty};
@@ -36,8 +36,8 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return report::print(&error, LogLevel::Info),
     };
     let level = settings.connection.log_level;
-    logging::init(level);
-    super::run_to_end(WORKERS, run(&settings, started)).unwrap_or_else(|error| report::print(&error, level))
+    logging::init_with_total(level, "channel", started);
+    super::run_to_end(WORKERS, run(&settings)).unwrap_or_else(|error| report::print(&error, level))
 }
 
 fn settings(args: impl IntoIterator<Item = OsString>) -> Result<SsmsshSettings, CliError> {
@@ -46,10 +46,10 @@ fn settings(args: impl IntoIterator<Item = OsString>) -> Result<SsmsshSettings, 
 }
 
 /// Whatever ends it, a signal included, the SSM session is ended too before it returns, as far as 2 s suffice.
-async fn run(settings: &SsmsshSettings, started: Instant) -> Result<u8, CliError> {
+async fn run(settings: &SsmsshSettings) -> Result<u8, CliError> {
     let mut signals = EndSignals::catch().map_err(CliError::Signals)?;
     let dialer = Dialer::new(&settings.connection);
-    let ended = work(settings, &dialer, &mut signals, started).await;
+    let ended = work(settings, &dialer, &mut signals).await;
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
         () = dialer.wait_idle() => {}
@@ -58,19 +58,12 @@ async fn run(settings: &SsmsshSettings, started: Instant) -> Result<u8, CliError
     ended.map(|ended| exit_code(&ended))
 }
 
-async fn work(
-    settings: &SsmsshSettings,
-    dialer: &Dialer<'_>,
-    signals: &mut EndSignals,
-    started: Instant,
-) -> Result<Ending, CliError> {
+async fn work(settings: &SsmsshSettings, dialer: &Dialer<'_>, signals: &mut EndSignals) -> Result<Ending, CliError> {
     let pty = pty(settings);
     let (connection, mut child) = tokio::select! {
         begun = begin(settings, dialer, pty.as_ref()) => begun?,
         signal = signals.recv() => return Ok(Ending::Signalled(signal)),
     };
-    logging::stage("total", started.elapsed());
-
     let ended = tokio::select! {
         ended = on_terminal(&mut child, input(settings, pty.is_some())) => ended?,
         signal = signals.recv() => {
@@ -88,7 +81,7 @@ async fn work(
         Ending::Disconnected | Ending::OutputClosed => connection.abort(),
         Ending::Exited(_) | Ending::Signalled(_) => tokio::select! {
             // How the command ended is known, and nothing that comes after it changes that.
-            _ = connection.close() => {}
+            () = connect::close(connection) => {}
             signal = signals.recv() => return Ok(Ending::Signalled(signal)),
         },
     }

@@ -6,19 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use crate::support::cli::{Cli, all_sessions_over, eventually, fast_lab};
-
-/// Bytes in which nothing repeats: a swap or a gap cannot hide.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..length).map(|_| next()).collect()
-}
+use crate::support::cli::{Cli, all_sessions_over, eventually, fast_lab, noise};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_exit_status_is_the_remote_commands() {
@@ -105,7 +93,7 @@ async fn when_the_reader_of_stdout_goes_away_it_ends_quietly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_it_with_128_and_its_number_and_leaves_no_session() {
     let lab = fast_lab().await;
-    for (signal, code) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)] {
+    for (signal, code) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::USR1, 138), (Signal::TERM, 143)] {
         let mut running = Cli::in_lab(&lab).args(["-q", lab.node(), "echo up; exec sleep 1000"]).spawn();
         let mut line = String::new();
         BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
@@ -164,7 +152,8 @@ async fn a_terminal_is_asked_for_by_tt_only_when_there_is_none_here() {
 async fn v_prints_the_stages_and_vv_no_secret() {
     let lab = fast_lab().await;
     let ran = Cli::in_lab(&lab).args(["-v", lab.node(), "true"]).run().await;
-    let stages = ["credentials", "StartSession", "WebSocket", "handshake", "key exchange", "authentication", "total"];
+    let stages =
+        ["credentials", "StartSession", "WebSocket", "handshake", "key exchange", "authentication", "channel", "total"];
     for stage in stages {
         let prefix = format!("ssmssh: {stage} ");
         let found = ran.stderr.lines().find(|line| line.starts_with(&prefix));

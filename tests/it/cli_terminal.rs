@@ -82,7 +82,7 @@ async fn a_full_screen_program_can_be_used() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_gives_the_terminal_back() {
     let lab = fast_lab().await;
-    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)] {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130), (Signal::QUIT, 131)] {
         let mut terminal = logged_in(&lab).await;
         terminal.signal(signal);
         assert_eq!(terminal.wait().await, code);

@@ -3,6 +3,7 @@
 mod architecture;
 mod cli_commands;
 mod cli_failures;
+mod cli_openssh;
 mod cli_terminal;
 mod client;
 mod copy_cli;

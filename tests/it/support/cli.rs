@@ -148,6 +148,18 @@ impl Ran {
     }
 }
 
+/// Bytes in which nothing repeats: a swap or a gap cannot hide.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..length).map(|_| next()).collect()
+}
+
 /// Waits for something that happens in another process or task.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let happens = async {

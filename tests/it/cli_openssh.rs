@@ -1,0 +1,67 @@
+//! `ssmssh` to a real OpenSSH server: where the embedded one might agree with our own mistakes.
+
+use rustix::process::Signal;
+use ssm_lab::{Lab, Pace};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::support::cli::{Cli, all_sessions_over, noise};
+use crate::support::pty::Terminal;
+
+async fn openssh_lab() -> Lab {
+    Lab::builder().openssh().pace(Pace::Ideal).start().await.expect("a lab with OpenSSH's sshd")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_statuses_and_signals_arrive() {
+    let lab = openssh_lab().await;
+    for (command, code) in [("true", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -SEGV $$", 139)] {
+        let ran = Cli::in_lab(&lab).args([lab.node(), command]).run().await;
+        assert_eq!(ran.code, Some(code), "{command}: {}", ran.stderr);
+    }
+    all_sessions_over(&lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn binary_data_passes_both_ways_intact() {
+    let lab = openssh_lab().await;
+    let data = noise(8 << 20);
+    let ran = Cli::in_lab(&lab).args([lab.node(), "cat"]).run_with(&data).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout == data, "{} bytes came back of {}", ran.stdout.len(), data.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_reaches_a_command_that_has_no_terminal() {
+    let lab = openssh_lab().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("interrupted");
+    let command = format!("trap 'touch {}; exit' INT; echo up; while :; do sleep 0.01; done", mark.display());
+    let mut running = Cli::in_lab(&lab).args([lab.node(), &command]).spawn();
+    let mut line = String::new();
+    BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+    running.signal(Signal::INT);
+    assert_eq!(running.finish().await.code, Some(130));
+    crate::support::cli::eventually("the command was interrupted", || mark.exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_on_a_terminal_can_be_used() {
+    let lab = openssh_lab().await;
+    let mut terminal = Terminal::start(Cli::in_lab(&lab).args([lab.node()]));
+    terminal.log_in().await;
+    terminal.type_keys("exec sh\r").await;
+    terminal.type_keys("stty size; echo type=$TERM; stty -a | tr ';' '\\n' | grep 'erase ='\r").await;
+    terminal.see("30 100").await;
+    terminal.see("type=xterm-256color").await;
+    terminal.see("erase = ^?").await;
+    terminal.resize(77, 22);
+    terminal.type_keys("sh -c 'echo up-$((1 + 1)); exec sleep 1000'\r").await;
+    terminal.see("up-2").await;
+    terminal.type_keys("\u{3}").await;
+    terminal.type_keys("echo \"status=$? $(stty size)\"\r").await;
+    terminal.see("status=130 22 77").await;
+    terminal.type_keys("exit 9\r").await;
+    assert_eq!(terminal.wait().await, 9);
+    assert!(terminal.is_as_found());
+    all_sessions_over(&lab).await;
+}
