@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rustix::termios::tcgetattr;
+use tokio::time::timeout;
 
 use super::args::SsmsshArgs;
 use super::connect::{self, Dialer};
@@ -15,7 +16,7 @@ use super::options::{LogLevel, RequestTty};
 use super::report::{self, CliError, FAILURE};
 use super::session::{self, Ending, Input};
 use super::settings::{Environment, SsmsshSettings};
-use super::signals::{self, EndSignals};
+use super::signals::{self, EndSignal, EndSignals};
 use super::terminal::{self, ModeGuard};
 use crate::client::{ClientError, Connection};
 use crate::ssh::{Child, Command, ExitStatus, Pty};
@@ -25,6 +26,9 @@ const OUTPUT_CLOSED: u8 = 128 + 13;
 
 /// One thread for SSH and the terminal, one for the data channel beside it: encryption of both can go on at once.
 const WORKERS: usize = 2;
+
+/// Longest wait, after a signal, for the command to end by it, and as long again for the goodbye to the node.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Runs the command and returns its exit status.
 pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
@@ -67,8 +71,9 @@ async fn work(settings: &SsmsshSettings, dialer: &Dialer<'_>, signals: &mut EndS
     let ended = tokio::select! {
         ended = on_terminal(&mut child, input(settings, pty.is_some())) => ended?,
         signal = signals.recv() => {
-            // Without a terminal of its own the command would not notice.
-            child.signal(signal.name()).await;
+            if pty.is_none() {
+                let _ = timeout(FAREWELL, pass_on(&mut child, signal)).await;
+            }
             Ending::Signalled(signal)
         }
     };
@@ -76,16 +81,26 @@ async fn work(settings: &SsmsshSettings, dialer: &Dialer<'_>, signals: &mut EndS
         report::verbatim(&format!("Connection to {} closed.\n", settings.target.node));
     }
     drop(child);
+    tokio::select! {
+        // How the command ended is known, and nothing that comes after it changes that.
+        () = part(connection, &ended) => Ok(ended),
+        signal = signals.recv() => Ok(Ending::Signalled(signal)),
+    }
+}
+
+/// A command that has a terminal is hung up when that goes; any other would not notice that nobody waits for it.
+async fn pass_on(child: &mut Child, signal: EndSignal) {
+    child.signal(signal.name()).await;
+    let _ = child.wait().await;
+}
+
+async fn part(connection: Connection, ended: &Ending) {
     match ended {
+        Ending::Exited(_) => connect::close(connection).await,
+        Ending::Signalled(_) => drop(timeout(FAREWELL, connect::close(connection)).await),
         // A reader that is gone, or a connection that is stuck, leaves nothing to be polite about.
         Ending::Disconnected | Ending::OutputClosed => connection.abort(),
-        Ending::Exited(_) | Ending::Signalled(_) => tokio::select! {
-            // How the command ended is known, and nothing that comes after it changes that.
-            () = connect::close(connection) => {}
-            signal = signals.recv() => return Ok(Ending::Signalled(signal)),
-        },
     }
-    Ok(ended)
 }
 
 async fn begin(

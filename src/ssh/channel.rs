@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, future::pending, sync::Arc, time::Instant};
 
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig, client::Msg};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Lost, Shared,
@@ -32,8 +32,17 @@ pub(super) enum Outcome {
 /// What a [`super::Child`] can ask of its channel beside bytes.
 #[derive(Debug)]
 pub(super) enum Control {
-    Resize { cols: u32, rows: u32, width_px: u32, height_px: u32 },
-    Signal(String),
+    Resize {
+        cols: u32,
+        rows: u32,
+        width_px: u32,
+        height_px: u32,
+    },
+    /// `sent` is told once the signal is before anything that is sent afterwards.
+    Signal {
+        name: String,
+        sent: oneshot::Sender<()>,
+    },
 }
 
 /// The caller's side of a channel. The channel is closed when the last clone of `control` is dropped.
@@ -80,6 +89,7 @@ async fn run(
             incoming.fail(&Outcome::Refused { request });
         }
         End::Abandoned => incoming.fail(&Outcome::Lost(Lost::Closed)),
+        End::Lost if shared.is_closing() => incoming.fail(&Outcome::Lost(Lost::Closed)),
         End::Lost => incoming.fail(&Outcome::Lost(shared.lost().await)),
     }
 }
@@ -113,7 +123,11 @@ async fn send(write: &ChannelWriteHalf<Msg>, mut stdin: PipeReader, mut control:
                 Control::Resize { cols, rows, width_px, height_px } => {
                     write.window_change(cols, rows, width_px, height_px).await
                 }
-                Control::Signal(name) => write.signal(Sig::Custom(name)).await,
+                Control::Signal { name, sent } => {
+                    let result = write.signal(Sig::Custom(name)).await;
+                    let _ = sent.send(());
+                    result
+                }
             };
         }
         let _ = write.close().await;

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 use super::{
@@ -189,11 +189,15 @@ impl Child {
         let _ = self.control.send(Control::Resize { cols, rows, width_px, height_px }).await;
     }
 
-    /// Sends a signal, named as in `TERM` or `INT`. Servers may ignore it; OpenSSH passes it on since 8.1.
+    /// Sends a signal, named as in `TERM` or `INT`, ahead of whatever is asked of the session after this returns.
+    /// Servers may ignore it; OpenSSH passes it on since 8.1.
     ///
     /// Cancelling it may leave the signal unsent.
     pub async fn signal(&self, name: &str) {
-        let _ = self.control.send(Control::Signal(name.to_owned())).await;
+        let (sent, is_sent) = oneshot::channel();
+        if self.control.send(Control::Signal { name: name.to_owned(), sent }).await.is_ok() {
+            let _ = is_sent.await;
+        }
     }
 }
 

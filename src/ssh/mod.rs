@@ -315,6 +315,10 @@ impl Shared {
         }
     }
 
+    fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
     /// Returns when this side closes the session.
     async fn closing(&self) {
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;

@@ -105,6 +105,20 @@ async fn a_signal_ends_it_with_128_and_its_number_and_leaves_no_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_reaches_a_command_that_has_no_terminal() {
+    let lab = fast_lab().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("interrupted");
+    let command = format!("trap 'touch {}; exit' INT; echo up; while :; do sleep 0.01; done", mark.display());
+    let mut running = Cli::in_lab(&lab).args([lab.node(), &command]).spawn();
+    let mut line = String::new();
+    BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+    running.signal(Signal::INT);
+    assert_eq!(running.finish().await.code, Some(130));
+    eventually("the command was interrupted", || mark.exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_while_connecting_leaves_no_session_either() {
     let lab = ssm_lab::Lab::builder().worker_start(std::time::Duration::from_hours(1)).start().await.unwrap();
     let running = Cli::in_lab(&lab).args(["-q", lab.node(), "true"]).spawn();

@@ -1,8 +1,6 @@
 //! `ssmssh` to a real OpenSSH server: where the embedded one might agree with our own mistakes.
 
-use rustix::process::Signal;
 use ssm_lab::{Lab, Pace};
-use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::cli::{Cli, all_sessions_over, noise};
 use crate::support::pty::Terminal;
@@ -31,25 +29,10 @@ async fn binary_data_passes_both_ways_intact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupt_reaches_a_command_that_has_no_terminal() {
-    let lab = openssh_lab().await;
-    let folder = tempfile::tempdir().unwrap();
-    let mark = folder.path().join("interrupted");
-    let command = format!("trap 'touch {}; exit' INT; echo up; while :; do sleep 0.01; done", mark.display());
-    let mut running = Cli::in_lab(&lab).args([lab.node(), &command]).spawn();
-    let mut line = String::new();
-    BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
-    running.signal(Signal::INT);
-    assert_eq!(running.finish().await.code, Some(130));
-    crate::support::cli::eventually("the command was interrupted", || mark.exists()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_shell_on_a_terminal_can_be_used() {
     let lab = openssh_lab().await;
     let mut terminal = Terminal::start(Cli::in_lab(&lab).args([lab.node()]));
     terminal.log_in().await;
-    terminal.type_keys("exec sh\r").await;
     terminal.type_keys("stty size; echo type=$TERM; stty -a | tr ';' '\\n' | grep 'erase ='\r").await;
     terminal.see("30 100").await;
     terminal.see("type=xterm-256color").await;

@@ -70,10 +70,12 @@ async fn a_full_screen_program_can_be_used() {
     terminal.until("the other screen", vt100::Screen::alternate_screen).await;
     terminal.type_keys("iGrüße, 世界").await;
     terminal.see("Grüße, 世界").await;
+    terminal.see("-- INSERT --").await;
     terminal.resize(60, 12);
-    terminal.type_keys("\u{1b}:set lines? columns?\r").await;
-    terminal.see("columns=60").await;
-    terminal.type_keys("\r\u{1b}:wq\r").await;
+    terminal
+        .until("the last line at its new place", |screen| screen.rows(0, 60).nth(11) == Some("-- INSERT --".into()))
+        .await;
+    terminal.type_keys("\u{1b}:wq\r").await;
     terminal.until("the first screen", |screen| !screen.alternate_screen()).await;
     terminal.log_in().await;
     assert_eq!(std::fs::read_to_string(lab.home().join("note")).unwrap(), "Grüße, 世界\n");
