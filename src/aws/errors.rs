@@ -7,7 +7,7 @@ use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::{DOCUMENT, Inner, arn};
+use super::{DOCUMENT, Inner, arn, http};
 use crate::stream::{Denied, ServiceError, SessionId, TargetId};
 
 /// One API call, as its failure is told.
@@ -95,7 +95,10 @@ impl<'a> Call<'a> {
     fn unreachable<E: Error + 'static>(&self, error: &SdkError<E, HttpResponse>) -> ServiceError {
         let message = match error.raw_response().map(HttpResponse::status) {
             Some(status) => format!("HTTP {} without an error code", status.as_u16()),
-            None => causes(error),
+            None => match http::dial_error(error) {
+                Some(cause) => causes(cause),
+                None => causes(error),
+            },
         };
         ServiceError::Unreachable { operation: self.operation, message }
     }

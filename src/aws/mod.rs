@@ -27,8 +27,10 @@ use url::Url;
 
 use self::credentials::{FreshCredentials, Source};
 use self::errors::{Call, missing_field};
+pub use self::http::http_client;
 use crate::stream::{
-    Denied, Grant, ServiceError, SessionId, SsmService, StartRequest, UpgradeHeaders, is_presigned, report_stage,
+    Denied, Grant, Network, ServiceError, SessionId, SsmService, StartRequest, UpgradeHeaders, is_presigned,
+    report_stage,
 };
 
 /// The document that opens a Port session to sshd. An IAM policy names it.
@@ -36,6 +38,9 @@ const DOCUMENT: &str = "AWS-StartSSHSession";
 
 /// The longest wait for one attempt at an API call; the SDK makes up to three.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The longest wait for a connection to the API: name resolution, TCP, proxy and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Session Manager, as the AWS SDK reaches it.
 ///
@@ -64,6 +69,7 @@ struct Settings {
     profile: Option<String>,
     region: Option<String>,
     endpoint_url: Option<String>,
+    network: Network,
 }
 
 impl AwsServiceBuilder {
@@ -90,6 +96,14 @@ impl AwsServiceBuilder {
         self
     }
 
+    /// How requests leave this machine, those of credentials providers too. Default: directly, believing the system's
+    /// root certificates. The WebSocket has its own: [`StreamOptions::network`](crate::stream::StreamOptions).
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.settings.network = network;
+        self
+    }
+
     /// Reads the configuration. No credentials are asked for yet.
     ///
     /// Cancelling it has no effect outside the process.
@@ -105,9 +119,12 @@ impl AwsServiceBuilder {
 
 impl Settings {
     async fn load(&self) -> SdkConfig {
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
-        let loader =
-            aws_config::defaults(BehaviorVersion::latest()).http_client(http::client()).timeout_config(timeouts);
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .build();
+        let loader = aws_config::defaults(BehaviorVersion::latest());
+        let loader = loader.http_client(http_client(self.network.clone())).timeout_config(timeouts);
         let loader = set(loader, self.profile.as_ref(), ConfigLoader::profile_name);
         let loader = set(loader, self.endpoint_url.as_ref(), ConfigLoader::endpoint_url);
         set(loader, self.region.clone().map(Region::new), ConfigLoader::region).load().await
@@ -147,7 +164,7 @@ impl AwsService {
             builder = builder.behavior_version(BehaviorVersion::latest());
         }
         if config.http_client().is_none() {
-            builder = builder.http_client(http::client());
+            builder = builder.http_client(http_client(Network::default()));
         }
         let client = Client::from_conf(builder.build());
         let configured_host = configured_host(config);

@@ -24,11 +24,13 @@ struct Scripted {
     status: u16,
     body: String,
     asked: Arc<Mutex<Vec<(String, serde_json::Value)>>>,
+    /// The URI of the last request.
+    uri: Arc<Mutex<String>>,
 }
 
 impl Scripted {
     fn new(status: u16, body: impl Into<String>) -> Self {
-        Self { status, body: body.into(), asked: Arc::default() }
+        Self { status, body: body.into(), asked: Arc::default(), uri: Arc::default() }
     }
 
     fn error(code: &str, message: &str) -> Self {
@@ -52,6 +54,7 @@ impl Scripted {
 impl HttpConnector for Scripted {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
+        request.uri().clone_into(&mut self.uri.lock().unwrap());
         let body = serde_json::from_slice(request.body().bytes().unwrap_or_default()).unwrap_or_default();
         self.asked.lock().unwrap().push((target, body));
         let status = self.status.try_into().unwrap();
@@ -204,6 +207,52 @@ async fn a_presigned_url_is_not_signed_again() {
 }
 
 #[tokio::test]
+async fn fips_and_dual_stack_endpoints_are_those_of_the_sdk() {
+    for (region, fips, dual_stack, expected) in [
+        ("eu-west-1", false, false, "https://ssm.eu-west-1.amazonaws.com/"),
+        ("us-gov-west-1", true, false, "https://ssm.us-gov-west-1.amazonaws.com/"),
+        ("us-east-1", true, false, "https://ssm-fips.us-east-1.amazonaws.com/"),
+        ("eu-west-1", false, true, "https://ssm.eu-west-1.api.aws/"),
+        ("us-east-1", true, true, "https://ssm-fips.us-east-1.api.aws/"),
+    ] {
+        let script = granted();
+        let config = config(region, script.client()).into_builder();
+        let config = config.use_fips(fips).use_dual_stack(dual_stack).build();
+        let service = AwsService::from_sdk_config(&config).unwrap();
+        service.start(&request("i-0123456789abcdef0")).await.unwrap();
+        assert_eq!(*script.uri.lock().unwrap(), expected);
+        assert_eq!(service.configured_host(), None, "nobody has configured a host");
+    }
+}
+
+/// Credentials that are about to end, so that no two requests share them.
+#[derive(Debug, Default)]
+struct Rotating(std::sync::atomic::AtomicU64);
+
+impl ProvideCredentials for Rotating {
+    fn provide_credentials<'a>(&'a self) -> aws_credential_types::provider::future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let key = format!("KEY{}", self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let credentials = Credentials::new(key, "secret", None, Some(SystemTime::now()), "test");
+        aws_credential_types::provider::future::ProvideCredentials::ready(Ok(credentials))
+    }
+}
+
+#[tokio::test]
+async fn every_upgrade_is_signed_with_the_credentials_of_its_moment() {
+    let provider = SharedCredentialsProvider::new(Rotating::default());
+    let config = config("eu-west-1", granted().client()).into_builder().credentials_provider(provider).build();
+    let service = AwsService::from_sdk_config(&config).unwrap();
+    for key in ["KEY0", "KEY1", "KEY2"] {
+        let headers = service.sign_upgrade(STREAM_URL).await.unwrap();
+        let signature = headers.iter().find(|(name, _)| name == "authorization").unwrap().1.to_str().unwrap();
+        assert!(signature.contains(&format!("Credential={key}/")), "{signature}");
+    }
+}
+
+#[tokio::test]
 async fn a_missing_region_and_missing_credentials_are_told_apart() {
     let no_region = SdkConfig::builder().build();
     assert!(matches!(AwsService::from_sdk_config(&no_region), Err(ServiceError::NoRegion)));
@@ -237,7 +286,7 @@ async fn an_http_endpoint_is_reached_and_its_host_trusted() {
         connection.write_all(answer.as_bytes()).await.unwrap();
         String::from_utf8_lossy(&head[..length]).into_owned()
     });
-    let config = config("eu-west-1", http::client()).into_builder().endpoint_url(endpoint).build();
+    let config = config("eu-west-1", http_client(Network::default())).into_builder().endpoint_url(endpoint).build();
     let service = AwsService::from_sdk_config(&config).unwrap();
     assert_eq!(service.configured_host(), Some("127.0.0.1"));
     service.terminate(&SessionId("jo-0a1".into())).await.unwrap();

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dial::DialError;
 use super::service::{Denied, ServiceError, SessionId};
 use super::url::UrlError;
 use crate::datachannel::ChannelError;
@@ -43,7 +44,7 @@ pub enum StreamError {
         host: String,
         /// The last failure.
         #[source]
-        source: Arc<io::Error>,
+        source: Arc<DialError>,
     },
     /// The node broke the protocol of the data channel, or did not answer.
     #[error(transparent)]
@@ -118,9 +119,16 @@ impl StreamError {
         match self {
             Self::Service(error) => error.is_transient(),
             Self::UpgradeRefused { status, .. } => *status == 429 || *status >= 500,
-            Self::Connect { .. } | Self::Cut(_) => true,
+            Self::Connect { source, .. } => source.is_transient(),
+            Self::Cut(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether another try may succeed where one has before. This machine may have moved to a network that wants a login
+    /// first, and answers everything itself until then; and what signs the upgrade may have expired.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::UpgradeDenied(_)) || self.is_transient()
     }
 
     fn kind(&self) -> ErrorKind {
@@ -129,7 +137,8 @@ impl StreamError {
                 ErrorKind::PermissionDenied
             }
             Self::Service(ServiceError::TargetNotConnected { .. }) => ErrorKind::NotConnected,
-            Self::Connect { source, .. } | Self::Cut(source) => source.kind(),
+            Self::Connect { source, .. } => source.kind(),
+            Self::Cut(source) => source.kind(),
             Self::UpgradeRefused { .. } => ErrorKind::ConnectionRefused,
             Self::Channel(ChannelError::HandshakeTimeout(_)) => ErrorKind::TimedOut,
             Self::Ended(_) | Self::EndedEarly | Self::Incomplete | Self::Lost { .. } | Self::Terminated => {

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::service::{Grant, ServiceError, SessionId, SsmService, is_presigned, report_stage};
 use super::shared::{Goal, Shared, random};
 use super::socket::{Connect, ConnectError, Socket};
-use super::{StreamError, StreamOptions, url};
+use super::{StreamError, StreamOptions, UrlError, url};
 
 /// How often a connection that never was open is tried again, as the official client does
 /// (`sessionhandler.go: OpenDataChannel`).
@@ -36,13 +36,21 @@ impl Link {
     /// The session's first socket, for the grant that started it.
     pub(super) async fn first_socket(&self, grant: &Grant) -> Result<(Uri, Box<dyn Socket>), StreamError> {
         let started = Instant::now();
-        let url = url::check(&grant.stream_url, self.service.configured_host())?;
+        let url = self.address(grant)?;
         let socket = tokio::select! {
             socket = self.patient_socket(&url) => socket?,
             () = self.is_given_up(false) => return Err(StreamError::Terminated),
         };
         report_stage("WebSocket", started);
         Ok((url, socket))
+    }
+
+    /// Where the WebSocket leads.
+    fn address(&self, grant: &Grant) -> Result<Uri, UrlError> {
+        match &self.options.stream_host {
+            Some(host) => url::redirected(&grant.stream_url, host),
+            None => url::check(&grant.stream_url, self.service.configured_host()),
+        }
     }
 
     /// What fails in passing is tried again.
@@ -66,7 +74,7 @@ impl Link {
         self.connect.connect(url, headers).await.map_err(|error| match error {
             ConnectError::Denied(message) => StreamError::UpgradeDenied(self.service.upgrade_denied(message)),
             ConnectError::Refused(status) => StreamError::UpgradeRefused { host: host(), status },
-            ConnectError::Io(source) => StreamError::Connect { host: host(), source: Arc::new(source) },
+            ConnectError::Dial(source) => StreamError::Connect { host: host(), source: Arc::new(source) },
         })
     }
 
@@ -74,8 +82,8 @@ impl Link {
     /// unless its own signature has an end.
     async fn next_socket(&self, url: &Uri) -> Result<(Box<dyn Socket>, String), StreamError> {
         let grant = self.service.resume(&self.session).await?;
-        let socket = if is_presigned(url.query().unwrap_or_default()) {
-            self.socket(&url::check(&grant.stream_url, self.service.configured_host())?).await?
+        let socket = if is_presigned(&url.to_string()) {
+            self.socket(&self.address(&grant)?).await?
         } else {
             self.socket(url).await?
         };
@@ -97,7 +105,7 @@ impl Link {
         while let Some(left) = limit.checked_sub(started.elapsed()) {
             match timeout(left, self.next_socket(url)).await {
                 Ok(Ok(next)) => return Ok(next),
-                Ok(Err(error)) if !error.is_transient() => return Err(error),
+                Ok(Err(error)) if !error.may_pass() => return Err(error),
                 Ok(Err(error)) => last = error,
                 Err(_) => break,
             }

@@ -18,12 +18,15 @@
 //! An SSM session lives in the service, so something must end it: shutting the stream down does, and so does dropping
 //! the stream, or the future of `open`, in the background. Wait for [`StreamHandle::closed`] before the process exits.
 
+mod dial;
 mod driver;
 mod error;
 mod link;
+mod proxy;
 mod service;
 mod shared;
 mod socket;
+mod tls;
 mod url;
 
 use std::fmt;
@@ -37,13 +40,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
+pub use self::dial::{DialError, Network};
 pub use self::error::StreamError;
+pub use self::proxy::{ProxyConfig, ProxyError};
 pub use self::service::{
     Denied, Grant, ServiceError, SessionId, SsmService, StartRequest, TargetId, TargetIdError, UpgradeHeaders,
 };
 pub(crate) use self::service::{is_presigned, report_stage};
 use self::shared::{Goal, Shared};
-use self::socket::{Connect, Network};
+use self::socket::Connect;
 pub use self::url::UrlError;
 use crate::datachannel::Config;
 
@@ -58,6 +63,13 @@ pub struct StreamOptions {
     /// How long a shutdown waits in silence for the node to confirm what was written. Default 2 s. As long as the node
     /// answers anything, it goes on; at the end of it the session is terminated through the API.
     pub drain_timeout: Duration,
+    /// How the WebSocket leaves this machine. Default: directly, believing the system's root certificates. The API has
+    /// its own: [`AwsServiceBuilder::network`](crate::aws::AwsServiceBuilder::network).
+    pub network: Network,
+    /// A host, and a port where it is not 443, to connect to in place of the one that the service names: for a VPC
+    /// endpoint that has no private DNS name. Default: none. The WebSocket leads to it over TLS, its certificate must be
+    /// for this name, the `Host` header names it, and the upgrade is signed for it. It receives the session's token.
+    pub stream_host: Option<String>,
 }
 
 impl Default for StreamOptions {
@@ -66,6 +78,8 @@ impl Default for StreamOptions {
             channel: Config::default(),
             resume_timeout: Duration::from_mins(10),
             drain_timeout: Duration::from_secs(2),
+            network: Network::default(),
+            stream_host: None,
         }
     }
 }
@@ -90,7 +104,8 @@ pub enum ConnectionState {
 /// the stream. Dropping it gives up: a session that was started is terminated in the background, which
 /// [`StreamHandle::closed`] of [`Opening::handle`] waits for.
 pub fn open(service: Arc<dyn SsmService>, request: StartRequest, options: StreamOptions) -> Opening {
-    open_with(service, Arc::new(Network), request, options)
+    let network = Arc::new(options.network.clone());
+    open_with(service, network, request, options)
 }
 
 fn open_with(

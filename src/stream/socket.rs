@@ -1,7 +1,6 @@
 //! The WebSocket: connecting it, keeping it alive, and the traits that stand for it in tests.
 
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -10,25 +9,18 @@ use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::OnceCell;
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use super::dial::{DialError, Network};
 use super::service::UpgradeHeaders;
 use crate::datachannel::Transmit;
 
-/// The longest wait for one connection: name resolution, TCP, TLS and upgrade together.
+/// The longest wait for one connection: name resolution, TCP, proxy, TLS and upgrade together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The longest wait for one address of a host that has several, of which some may lead nowhere.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest message taken from the service. The agent sends 1 KiB; this only bounds what a broken peer may cost.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -73,12 +65,18 @@ pub(super) enum ConnectError {
     /// The upgrade was answered with another status.
     Refused(u16),
     /// There was no answer.
-    Io(io::Error),
+    Dial(DialError),
+}
+
+impl From<DialError> for ConnectError {
+    fn from(error: DialError) -> Self {
+        Self::Dial(error)
+    }
 }
 
 impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        Self::Dial(error.into())
     }
 }
 
@@ -89,7 +87,7 @@ impl From<WsError> for ConnectError {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Denied(excerpt(answer.into_body())),
                 other => Self::Refused(other.as_u16()),
             },
-            other => Self::Io(lost(other)),
+            other => lost(other).into(),
         }
     }
 }
@@ -101,9 +99,6 @@ fn excerpt(body: Option<Vec<u8>>) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
-/// Connects over the network.
-pub(super) struct Network;
-
 impl Connect for Network {
     fn connect<'a>(
         &'a self,
@@ -111,43 +106,19 @@ impl Connect for Network {
         headers: UpgradeHeaders,
     ) -> BoxFuture<'a, Result<Box<dyn Socket>, ConnectError>> {
         Box::pin(async move {
-            let opened = timeout(CONNECT_TIMEOUT, dial(url, headers)).await;
-            opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+            let opened = timeout(CONNECT_TIMEOUT, upgrade(self, url, headers)).await;
+            opened.unwrap_or(Err(DialError::TimedOut(CONNECT_TIMEOUT).into()))
         })
     }
 
     fn prepare(&self) {
-        // A failure is met again, and told, where the connection is made.
-        drop(tokio::spawn(tls_config()));
+        Network::prepare(self);
     }
 }
 
-async fn dial(url: &Uri, headers: UpgradeHeaders) -> Result<Box<dyn Socket>, ConnectError> {
-    let is_tls = url.scheme_str() == Some("wss");
-    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+async fn upgrade(network: &Network, url: &Uri, headers: UpgradeHeaders) -> Result<Box<dyn Socket>, ConnectError> {
     let request = upgrade_request(url, headers)?;
-    let tcp = connect_tcp(host, port).await?;
-    tcp.set_nodelay(true)?;
-    if !is_tls {
-        return Ok(Box::new(WebSocket::upgrade(request, tcp).await?));
-    }
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let tls = TlsConnector::from(tls_config().await?).connect(name, tcp).await?;
-    Ok(Box::new(WebSocket::upgrade(request, tls).await?))
-}
-
-/// Tries the host's addresses in turn; one that does not answer leaves time for the next.
-async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in lookup_host((host, port)).await? {
-        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(tcp)) => return Ok(tcp),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last)
+    Ok(Box::new(WebSocket::upgrade(request, network.dial(url).await?).await?))
 }
 
 /// The request line carries the URL as given: its query may hold base64 that any re-encoding would change.
@@ -162,30 +133,6 @@ fn upgrade_request(url: &Uri, headers: UpgradeHeaders) -> io::Result<Request<()>
         .map_err(io::Error::other)?;
     request.headers_mut().extend(headers);
     Ok(request)
-}
-
-/// The TLS settings of the process. Reading the system's certificates takes tens of milliseconds: once, off the async
-/// threads, and only where TLS is used.
-async fn tls_config() -> io::Result<Arc<ClientConfig>> {
-    static CONFIG: OnceCell<Arc<ClientConfig>> = OnceCell::const_new();
-    let load = || async { tokio::task::spawn_blocking(load_tls_config).await.map_err(io::Error::other)? };
-    CONFIG.get_or_try_init(load).await.cloned()
-}
-
-fn load_tls_config() -> io::Result<Arc<ClientConfig>> {
-    let loaded = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    let (usable, unusable) = roots.add_parsable_certificates(loaded.certs);
-    tracing::debug!(usable, unusable, errors = ?loaded.errors, "loaded the system's root certificates");
-    if usable == 0 {
-        return Err(io::Error::other("the system has no usable root certificates"));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 /// How a connection is kept, and known to be gone.

@@ -5,4 +5,5 @@ mod ending;
 mod network;
 mod opening;
 mod resuming;
+mod secure;
 mod world;

@@ -6,6 +6,9 @@
 use std::net::IpAddr;
 
 use http::Uri;
+use http::uri::{Authority, PathAndQuery};
+
+use super::service::is_presigned;
 
 /// Why a stream URL is refused. Shows the scheme and the host, never the query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +31,23 @@ pub enum UrlError {
         /// Its host, and its port where it has one.
         host: String,
     },
+    /// It carries a signature, which holds for its own host only.
+    #[error("it is presigned and cannot lead to {host} instead")]
+    Presigned {
+        /// The host that it was to lead to.
+        host: String,
+    },
+}
+
+/// The URL with another authority, which the user has named. The rest of it stays exactly as it was given.
+pub(super) fn redirected(url: &str, authority: &str) -> Result<Uri, UrlError> {
+    let given: Uri = url.parse().map_err(|_| UrlError::Malformed)?;
+    if is_presigned(url) {
+        return Err(UrlError::Presigned { host: authority.to_owned() });
+    }
+    let path = given.path_and_query().map_or("/", PathAndQuery::as_str);
+    let authority: Authority = authority.parse().map_err(|_| UrlError::Malformed)?;
+    check(&format!("wss://{authority}{path}"), Some(authority.host()))
 }
 
 /// The domains under which AWS runs its services.
@@ -90,10 +110,13 @@ mod tests {
             "ssmmessages.eu-west-1.amazonaws.com:443",
             "SSMMessages.eu-west-1.amazonaws.com",
             "ssmmessages-fips.us-gov-west-1.amazonaws.com",
+            "ssmmessages-fips.us-east-1.api.aws",
             "ssmmessages.cn-north-1.amazonaws.com.cn",
             "ssmmessages.eusc-de-east-1.amazonaws.eu",
             "ssmmessages.eu-west-1.api.aws",
             "vpce-0a1b2c3d-xyz.ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "vpce-0a1b2c3d-xyz-eu-west-1a.ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "vpce-0a1b2c3d-xyz.ssmmessages-fips.us-east-1.vpce.amazonaws.com",
         ] {
             let url = format!("wss://{host}/v1/data-channel/jo-0a1?role=publish_subscribe");
             assert!(check(&url, None).is_ok(), "{url}");
@@ -136,6 +159,21 @@ mod tests {
     fn the_configured_endpoint_is_trusted_over_tls_on_any_port() {
         assert!(check("wss://Endpoint.example.com:8443/x", Some("endpoint.example.com")).is_ok());
         assert!(check("wss://other.example.com:8443/x", Some("endpoint.example.com")).is_err());
+    }
+
+    #[test]
+    fn another_host_may_take_the_place_of_the_named_one() {
+        let given = "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/jo@x-0a1?cell-number=AA+/x%2B==";
+        let host = "vpce-0a.ssmmessages.eu-west-1.vpce.amazonaws.com";
+        let uri = redirected(given, host).unwrap();
+        assert_eq!(uri.to_string(), format!("wss://{host}/v1/data-channel/jo@x-0a1?cell-number=AA+/x%2B=="));
+        let plain = redirected("ws://127.0.0.1:4566/x", "relay.example:8443").unwrap();
+        assert_eq!(plain.to_string(), "wss://relay.example:8443/x", "it is always encrypted");
+        let presigned = redirected(&format!("{given}&X-Amz-Signature=00ff"), host).unwrap_err();
+        assert_eq!(presigned, UrlError::Presigned { host: host.to_owned() });
+        for authority in ["", "user@relay.example", "relay.example/path?", "a b"] {
+            assert!(redirected(given, authority).is_err(), "{authority}");
+        }
     }
 
     #[test]

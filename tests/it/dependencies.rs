@@ -9,8 +9,7 @@ use std::fs;
 const BANNED: &[&str] = &["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl", "openssl-sys", "s2n-tls", "webpki-roots"];
 
 /// Crates that may stand in the tree once only, however many others would like their own version.
-const ONCE: &[&str] =
-    &["http", "hyper", "hyper-rustls", "ring", "russh", "rustls", "sha2", "tokio", "tokio-rustls", "tungstenite"];
+const ONCE: &[&str] = &["http", "hyper", "ring", "russh", "rustls", "sha2", "tokio", "tokio-rustls", "tungstenite"];
 
 #[test]
 fn one_tls_stack_one_crypto_provider_one_http_stack() {

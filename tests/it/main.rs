@@ -14,4 +14,5 @@ mod ssh_commands;
 mod ssh_login;
 mod ssh_peer;
 mod stream;
+mod stream_network;
 mod support;

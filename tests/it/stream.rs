@@ -27,19 +27,21 @@ async fn echo_port() -> u16 {
     port
 }
 
-async fn lab(customize: impl FnOnce(LabBuilder) -> LabBuilder) -> Lab {
+pub(crate) async fn lab(customize: impl FnOnce(LabBuilder) -> LabBuilder) -> Lab {
     customize(Lab::builder().sshd(echo_port().await).pace(Pace::Ideal)).start().await.expect("a lab")
 }
 
-fn service(lab: &Lab) -> AwsService {
+pub(crate) fn lab_config(lab: &Lab) -> aws_types::sdk_config::Builder {
     let token = Some(lab.session_token().to_owned());
     let credentials = Credentials::new(lab.access_key_id(), lab.secret_access_key(), token, None, "lab");
-    let config = SdkConfig::builder()
+    SdkConfig::builder()
         .region(Region::new(lab.region().to_owned()))
         .endpoint_url(lab.endpoint_url())
         .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build();
-    AwsService::from_sdk_config(&config).expect("region and credentials are set")
+}
+
+fn service(lab: &Lab) -> AwsService {
+    AwsService::from_sdk_config(&lab_config(lab).build()).expect("region and credentials are set")
 }
 
 async fn open(lab: &Lab) -> Result<SsmStream, StreamError> {

@@ -16,8 +16,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::world::{patiently, pattern};
 use crate::datachannel::Transmit;
-use crate::stream::UpgradeHeaders;
-use crate::stream::socket::{Connect, ConnectError, KeepAlive, Network, Socket, WebSocket};
+use crate::stream::socket::{Connect, ConnectError, KeepAlive, Socket, WebSocket};
+use crate::stream::{Network, UpgradeHeaders};
 
 const TARGET: &str = "/v1/data-channel/jo@example.com-0a1?role=publish_subscribe&cell-number=AA+/x%2B==";
 
@@ -28,7 +28,15 @@ async fn listener() -> (TcpListener, Uri) {
 }
 
 async fn connect(url: &Uri, headers: UpgradeHeaders) -> Result<Box<dyn Socket>, ConnectError> {
-    patiently(Network.connect(url, headers)).await
+    connect_over(&Network::new(), url, headers).await
+}
+
+pub(super) async fn connect_over(
+    network: &Network,
+    url: &Uri,
+    headers: UpgradeHeaders,
+) -> Result<Box<dyn Socket>, ConnectError> {
+    patiently(Connect::connect(network, url, headers)).await
 }
 
 /// The head of the request that a client sends, and what it makes of `answer`.
@@ -48,7 +56,7 @@ async fn refused_with(answer: &'static str) -> (String, ConnectError) {
     (head.to_ascii_lowercase().replace(url.authority().unwrap().as_str(), "HOST"), refused.err().unwrap())
 }
 
-async fn send(socket: &mut dyn Socket, frame: Transmit) {
+pub(super) async fn send(socket: &mut dyn Socket, frame: Transmit) {
     poll_fn(|cx| socket.poll_ready(cx)).await.unwrap();
     socket.send(frame).unwrap();
     poll_fn(|cx| socket.poll_flush(cx)).await.unwrap();

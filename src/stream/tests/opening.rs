@@ -39,7 +39,7 @@ async fn a_url_that_is_not_the_services_own_is_never_connected_to() {
 async fn a_connection_that_fails_in_passing_is_tried_again_with_the_same_token() {
     let mut world = World::new();
     let opening = world.open(brisk());
-    world.dial().await.refuse(ConnectError::Io(io::ErrorKind::ConnectionRefused.into()));
+    world.dial().await.refuse(io::Error::from(io::ErrorKind::ConnectionRefused).into());
     world.dial().await.refuse(ConnectError::Refused(503));
     let mut node = world.dial().await.accept().await;
     assert_eq!(node.opened().await.token_value, TOKEN);

@@ -1,0 +1,219 @@
+//! The way out of this machine: name resolution, TCP, the proxy, TLS. The API and the WebSocket both take it.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use super::proxy::{Proxy, ProxyConfig};
+use super::tls::{self, Roots};
+
+/// The longest wait for one address of a host that has several, of which some may lead nowhere.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How connections leave this machine: through which proxy, and whose certificates they believe.
+///
+/// The default is to connect directly and to believe the certificates that the system believes. Cloning is cheap; clones
+/// share the certificates that were read.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    proxy: ProxyConfig,
+    roots: Roots,
+}
+
+impl Network {
+    /// Direct connections, and the system's root certificates.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Encrypted connections go through this proxy. Default: none.
+    #[must_use]
+    pub fn proxy(mut self, proxy: ProxyConfig) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// The root certificates are those of this PEM file, in place of the system's, as with `AWS_CA_BUNDLE`: for a proxy
+    /// that opens TLS, or an endpoint of one's own. Default: the system's. The file is read at the first connection that
+    /// is encrypted.
+    #[must_use]
+    pub fn ca_bundle(mut self, file: impl Into<PathBuf>) -> Self {
+        self.roots = Roots::of_file(file.into());
+        self
+    }
+
+    /// Does in advance what an encrypted connection will need.
+    pub(super) fn prepare(&self) {
+        let roots = self.roots.clone();
+        // A failure is met again, and told, where the connection is made.
+        drop(tokio::spawn(async move { roots.config().await }));
+    }
+
+    /// A connection to the host of `uri`, encrypted for `https` and `wss`. Cancelling it closes what was opened.
+    pub(crate) async fn dial(&self, uri: &Uri) -> Result<Transport, DialError> {
+        let is_tls = is_tls(uri);
+        let (host, port) = host_and_port(uri);
+        if !is_tls {
+            return tcp(host, port).await;
+        }
+        let reached = async {
+            match self.proxy.for_host(host) {
+                Some(proxy) => self.through(&proxy, host, port).await,
+                None => tcp(host, port).await,
+            }
+        };
+        let (config, transport) = tokio::try_join!(self.roots.config(), reached)?;
+        tls::encrypt(config, host, transport).await
+    }
+
+    async fn through(&self, proxy: &Proxy, host: &str, port: u16) -> Result<Transport, DialError> {
+        let reached = async {
+            let (proxy_host, proxy_port) = host_and_port(&proxy.uri);
+            let transport = tcp(proxy_host, proxy_port).await?;
+            if is_tls(&proxy.uri) {
+                tls::encrypt(self.roots.config().await?, proxy_host, transport).await
+            } else {
+                Ok(transport)
+            }
+        };
+        let unreachable = |source| DialError::Proxy { proxy: proxy.name(), source: Box::new(source) };
+        proxy.tunnel(reached.await.map_err(unreachable)?, host, port).await
+    }
+}
+
+fn is_tls(uri: &Uri) -> bool {
+    matches!(uri.scheme_str(), Some("https" | "wss"))
+}
+
+/// The host, without the brackets of an IPv6 address, and the port.
+fn host_and_port(uri: &Uri) -> (&str, u16) {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    (host, uri.port_u16().unwrap_or(if is_tls(uri) { 443 } else { 80 }))
+}
+
+/// Tries the host's addresses in turn; one that does not answer leaves time for the next.
+async fn tcp(host: &str, port: u16) -> Result<Transport, DialError> {
+    let unresolved = |source| DialError::Resolve { host: host.to_owned(), source };
+    let mut last = unresolved(io::Error::new(ErrorKind::NotFound, "it has no address"));
+    for address in lookup_host((host, port)).await.map_err(unresolved)? {
+        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => {
+                tcp.set_nodelay(true)?;
+                return Ok(Box::new(tcp));
+            }
+            Ok(Err(error)) => last = error.into(),
+            Err(_) => last = DialError::TimedOut(ADDRESS_TIMEOUT),
+        }
+    }
+    Err(last)
+}
+
+/// A connection, of whatever layers.
+pub(crate) type Transport = Box<dyn Layer>;
+
+/// What a connection can do.
+pub(crate) trait Layer: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Layer for T {}
+
+impl fmt::Debug for dyn Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Layer")
+    }
+}
+
+/// Why a host could not be reached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The host's name has no address here.
+    #[error("the name {host} cannot be resolved")]
+    Resolve {
+        /// The host.
+        host: String,
+        /// What the resolver said.
+        #[source]
+        source: io::Error,
+    },
+    /// The proxy could not be reached.
+    #[error("the proxy {proxy} cannot be reached")]
+    Proxy {
+        /// Its host and port.
+        proxy: String,
+        /// Why.
+        #[source]
+        source: Box<DialError>,
+    },
+    /// The proxy did not agree: 407 means that it wants other credentials, or some at all.
+    #[error("the proxy {proxy} refused the connection with HTTP status {status}")]
+    ProxyRefused {
+        /// Its host and port.
+        proxy: String,
+        /// The status that it answered.
+        status: u16,
+    },
+    /// What answered was no HTTP proxy.
+    #[error("the proxy {proxy} did not answer as an HTTP proxy does")]
+    ProxyAnswer {
+        /// Its host and port.
+        proxy: String,
+    },
+    /// The host did not prove that it is the host.
+    #[error("the certificate of {host} was not accepted")]
+    Certificate {
+        /// The host, or the proxy.
+        host: String,
+        /// What is wrong with it.
+        #[source]
+        source: io::Error,
+    },
+    /// The file of root certificates is of no use.
+    #[error("no root certificates can be read from {}", .file.display())]
+    CaBundle {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The system has no root certificates.
+    #[error("the system has no usable root certificates: install them, or name a file of them")]
+    NoRoots,
+    /// There was no answer in time.
+    #[error("there was no answer within {0:?}")]
+    TimedOut(Duration),
+    /// Any other failure of the network.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl DialError {
+    /// Whether another try may succeed.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::TimedOut(_) | Self::Io(_) => true,
+            Self::Proxy { source, .. } => source.is_transient(),
+            Self::ProxyRefused { status, .. } => *status >= 500,
+            Self::ProxyAnswer { .. } | Self::Certificate { .. } | Self::CaBundle { .. } | Self::NoRoots => false,
+        }
+    }
+
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Resolve { .. } => ErrorKind::NotFound,
+            Self::Proxy { source, .. } => source.kind(),
+            Self::ProxyRefused { .. } => ErrorKind::ConnectionRefused,
+            Self::TimedOut(_) => ErrorKind::TimedOut,
+            Self::Io(error) => error.kind(),
+            Self::ProxyAnswer { .. } | Self::Certificate { .. } | Self::CaBundle { .. } | Self::NoRoots => {
+                ErrorKind::InvalidData
+            }
+        }
+    }
+}
