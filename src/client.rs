@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use crate::aws::AwsServiceBuilder;
 use crate::ssh::{Session, SessionBuilder, SshError};
 use crate::stream::{
-    self, ServiceError, SessionId, SsmService, SsmStream, StartRequest, StreamError, StreamHandle, StreamOptions,
-    TargetId,
+    self, Network, ServiceError, SessionId, SsmService, SsmStream, StartRequest, StreamError, StreamHandle,
+    StreamOptions, TargetId,
 };
 
 /// Longest wait of [`Connection::close`] for the end of the SSM session. The stream's own limits for draining, for the
@@ -82,7 +82,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Options of the streams. Default: [`StreamOptions::default`].
+    /// How connections leave this machine, the API's as well as the streams'. Default: [`Network::default`].
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.service = self.service.network(network.clone());
+        self.options.network = network;
+        self
+    }
+
+    /// Options of the streams, their [`StreamOptions::network`] among them. Default: [`StreamOptions::default`].
     #[must_use]
     pub fn stream_options(mut self, options: StreamOptions) -> Self {
         self.options = options;

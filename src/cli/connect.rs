@@ -52,7 +52,7 @@ impl<'a> Dialer<'a> {
 
     async fn client(&self) -> Result<Client, CliError> {
         let settings = self.settings;
-        let mut builder = Client::builder();
+        let mut builder = Client::builder().network(settings.network());
         if let Some(profile) = &settings.profile {
             builder = builder.profile(profile);
         }

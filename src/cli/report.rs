@@ -18,7 +18,7 @@ use crate::copy::CopyError;
 use crate::datachannel::ChannelError;
 use crate::ssh::sftp::SftpError;
 use crate::ssh::{AuthenticationError, Lost, SshError};
-use crate::stream::{Denied, ServiceError, StreamError, TargetId};
+use crate::stream::{Denied, DialError, ServiceError, StreamError, TargetId};
 
 /// Exit status of every failure that is not the remote command's.
 pub(crate) const FAILURE: u8 = 255;
@@ -226,6 +226,22 @@ fn denied_hints(denied: &Denied) -> Vec<Hint> {
     said.into_iter().chain(remedy).collect()
 }
 
+fn dial_hint(error: &DialError) -> &'static str {
+    match error {
+        DialError::Certificate { .. } => {
+            "where your network opens TLS, or the endpoint is your own, name its root certificates with AWS_CA_BUNDLE"
+        }
+        DialError::ProxyRefused { status: 407, .. } => {
+            "give user and password in HTTPS_PROXY: http://USER:PASSWORD@HOST:PORT, percent-encoded"
+        }
+        DialError::Proxy { .. } | DialError::ProxyRefused { .. } | DialError::ProxyAnswer { .. } => {
+            "the proxy is that of HTTPS_PROXY; NO_PROXY names hosts that are reached without it"
+        }
+        DialError::CaBundle { .. } => "the file is that of AWS_CA_BUNDLE",
+        _ => "check that the network lets you out to this host on port 443",
+    }
+}
+
 fn stream_hints(error: &StreamError) -> Vec<Hint> {
     match error {
         StreamError::Service(error) => service_hints(error),
@@ -237,7 +253,7 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
         StreamError::Url(_) => {
             vec![hint("an endpoint of your own is named with `--endpoint-url` or AWS_ENDPOINT_URL_SSM")]
         }
-        StreamError::Connect { .. } => vec![hint("check that the network lets you out to this host on port 443")],
+        StreamError::Connect { source, .. } => vec![hint(dial_hint(source))],
         StreamError::Channel(ChannelError::HandshakeTimeout(_)) | StreamError::EndedEarly => {
             vec![hint("does an SSH server listen on this port of the node? Another is named with `-p` (ssmcp: `-P`)")]
         }

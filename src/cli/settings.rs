@@ -9,6 +9,7 @@ use super::args::{ConnectionArgs, SsmsshArgs};
 use super::options::{LogLevel, OptionError, RequestTty, SshOptions};
 use super::target::Target;
 use crate::ssh::StrictHostKeyChecking;
+use crate::stream::{Network, ProxyConfig, ProxyError};
 
 const DEFAULT_USER: &str = "ec2-user";
 const DEFAULT_PORT: u16 = 22;
@@ -31,6 +32,8 @@ pub(crate) enum SettingsError {
     Option(#[from] OptionError),
     #[error("there is no home directory to keep known host keys in: name a file with `--known-hosts`")]
     NoHome,
+    #[error("HTTPS_PROXY: {0}")]
+    Proxy(#[from] ProxyError),
     #[error("{0} is not UTF-8")]
     NotUtf8(&'static str),
 }
@@ -42,6 +45,9 @@ pub(crate) struct ConnectionSettings {
     pub(crate) region: Option<String>,
     pub(crate) endpoint_url: Option<String>,
     pub(crate) reason: Option<String>,
+    pub(crate) proxy: ProxyConfig,
+    /// Root certificates in place of the system's.
+    pub(crate) ca_bundle: Option<PathBuf>,
     pub(crate) port: u16,
     /// Who logs in where the target names no user.
     pub(crate) default_user: String,
@@ -160,6 +166,8 @@ impl ConnectionSettings {
             region: args.region.clone(),
             endpoint_url: args.endpoint_url.clone(),
             reason: args.reason.clone(),
+            proxy: proxy(env)?,
+            ca_bundle: env.path("AWS_CA_BUNDLE"),
             port: port.or(options.port).unwrap_or(DEFAULT_PORT),
             default_user: user.or(env.text("SSMSSH_USER")?).unwrap_or_else(|| DEFAULT_USER.to_owned()),
             identities: identities(args, options, env),
@@ -176,6 +184,15 @@ impl ConnectionSettings {
     /// Who logs in at `target`.
     pub(crate) fn user_at<'a>(&'a self, target: &'a Target) -> &'a str {
         target.user.as_deref().unwrap_or(&self.default_user)
+    }
+
+    /// How connections leave this machine.
+    pub(crate) fn network(&self) -> Network {
+        let network = Network::new().proxy(self.proxy.clone());
+        match &self.ca_bundle {
+            Some(file) => network.ca_bundle(file),
+            None => network,
+        }
     }
 
     /// Whether warnings and notices are wanted.
@@ -203,6 +220,16 @@ impl SsmsshSettings {
             term: env.text("TERM")?.unwrap_or_else(|| "dumb".to_owned()),
             remote_env: remote_env.chain(options.set_env.iter().cloned()).collect(),
         })
+    }
+}
+
+/// The variables that curl and the AWS CLI read for encrypted connections, in either case.
+fn proxy(env: &Environment) -> Result<ProxyConfig, SettingsError> {
+    let either = |upper, lower| Ok::<_, SettingsError>(env.text(upper)?.or(env.text(lower)?));
+    let no_proxy = either("NO_PROXY", "no_proxy")?.unwrap_or_default();
+    match either("HTTPS_PROXY", "https_proxy")? {
+        Some(url) => Ok(ProxyConfig::new(&url, &no_proxy)?),
+        None => Ok(ProxyConfig::default()),
     }
 }
 
@@ -332,6 +359,19 @@ mod tests {
         assert_eq!(path(&[NODE], &env), Path::new("/e"));
         assert_eq!(path(&[NODE], &env[1..]), Path::new("/state/ssmssh/known_hosts"));
         assert_eq!(path(&[NODE], &[("XDG_STATE_HOME", "rel")]), Path::new("/home/me/.local/state/ssmssh/known_hosts"));
+    }
+
+    #[test]
+    fn the_proxy_and_the_root_certificates_come_from_the_environment() {
+        let proxy = |env: &[(&str, &str)]| resolve(&[NODE], env).connection.proxy;
+        let expected = ProxyConfig::new("http://a:1", "b").unwrap();
+        assert_eq!(proxy(&[("HTTPS_PROXY", "http://a:1"), ("no_proxy", "b")]), expected);
+        assert_eq!(proxy(&[("https_proxy", "http://a:1"), ("NO_PROXY", "b")]), expected);
+        assert_eq!(proxy(&[("NO_PROXY", "b"), ("HTTP_PROXY", "http://a:1")]), ProxyConfig::default());
+        let wrong = try_resolve(&[NODE], &[("HOME", "/home/me"), ("HTTPS_PROXY", "socks5://jo:secret@a")]).unwrap_err();
+        assert!(!wrong.to_string().contains("secret"), "{wrong}");
+        let bundle = resolve(&[NODE], &[("AWS_CA_BUNDLE", "~/roots.pem")]).connection.ca_bundle;
+        assert_eq!(bundle.as_deref(), Some(Path::new("/home/me/roots.pem")));
     }
 
     #[test]

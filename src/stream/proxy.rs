@@ -18,7 +18,13 @@ const MAX_ANSWER: usize = 16 << 10;
 /// the instance or container that it is. `Debug` shows no password.
 #[derive(Clone, Default)]
 pub struct ProxyConfig {
-    matcher: Option<Arc<Matcher>>,
+    given: Option<Arc<Given>>,
+}
+
+struct Given {
+    url: String,
+    bypassed: String,
+    matcher: Matcher,
 }
 
 /// The text is no URL of a proxy. It is not shown, because it may hold a password.
@@ -39,7 +45,8 @@ impl ProxyConfig {
             .map(|entry| if entry.starts_with("*.") { &entry[1..] } else { entry })
             .filter(|entry| !entry.is_empty())
             .collect();
-        let matcher = Matcher::builder().https(url).no(bypassed.join(",")).build();
+        let bypassed = bypassed.join(",");
+        let matcher = Matcher::builder().https(url).no(bypassed.as_str()).build();
         // Built without exceptions: what cannot be understood is not intercepted either.
         let probe = Matcher::builder().https(url).build().intercept(&Uri::from_static("https://a.example"));
         let is_http = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https"));
@@ -47,26 +54,35 @@ impl ProxyConfig {
         if !probe.is_some_and(|proxy| is_http(proxy.uri()) && has_host(proxy.uri())) {
             return Err(ProxyError);
         }
-        Ok(Self { matcher: Some(Arc::new(matcher)) })
+        Ok(Self { given: Some(Arc::new(Given { url: url.to_owned(), bypassed, matcher })) })
     }
 
     /// The proxy through which an encrypted connection to this host goes.
     pub(super) fn for_host(&self, host: &str) -> Option<Proxy> {
         let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let target: Uri = format!("https://{bracketed}/").parse().ok()?;
-        let found = self.matcher.as_ref()?.intercept(&target)?;
+        let found = self.given.as_ref()?.matcher.intercept(&target)?;
         Some(Proxy { uri: found.uri().clone(), authorization: found.basic_auth().cloned() })
     }
 }
 
 impl fmt::Debug for ProxyConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.matcher {
-            Some(matcher) => matcher.fmt(f),
+        match &self.given {
+            Some(given) => given.matcher.fmt(f),
             None => f.write_str("direct"),
         }
     }
 }
+
+impl PartialEq for ProxyConfig {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |config: &Self| config.given.as_ref().map(|given| (given.url.clone(), given.bypassed.clone()));
+        text(self) == text(other)
+    }
+}
+
+impl Eq for ProxyConfig {}
 
 /// One proxy. Its credentials are apart from its URI.
 pub(super) struct Proxy {

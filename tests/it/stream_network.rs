@@ -33,15 +33,15 @@ impl Secure {
     async fn before(lab: &ssm_lab::Lab) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate");
+        let folder = tempfile::tempdir().expect("a folder");
         let bundle = folder.path().join("ca.pem");
-        fs::write(&bundle, issuer.pem()).unwrap();
+        fs::write(&bundle, issuer.pem()).expect("a file");
 
         let acceptor = acceptor(&issuer);
-        let inner = lab.endpoint_url().strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let inner = lab.endpoint_url().strip_prefix("http://").expect("a plain URL").trim_end_matches('/').to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        let port = listener.local_addr().expect("an address").port();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 let (acceptor, inner) = (acceptor.clone(), inner.clone());
@@ -64,20 +64,24 @@ impl Secure {
 
     fn service(&self, lab: &ssm_lab::Lab, network: Network) -> AwsService {
         let config = lab_config(lab).endpoint_url(format!("https://{}", self.host()));
-        AwsService::from_sdk_config(&config.http_client(aws::http_client(network)).build()).unwrap()
+        AwsService::from_sdk_config(&config.http_client(aws::http_client(network)).build())
+            .expect("a region and credentials")
     }
 }
 
 fn acceptor(issuer: &CertifiedIssuer<'_, KeyPair>) -> TlsAcceptor {
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, issuer).unwrap();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let key = KeyPair::generate().expect("a key");
+    let certificate = CertificateParams::new(["localhost".to_owned()])
+        .expect("a name")
+        .signed_by(&key, issuer)
+        .expect("a certificate");
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .unwrap()
+        .expect("TLS versions")
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
+        .expect("the key is the certificate's");
     TlsAcceptor::from(Arc::new(config))
 }
 
@@ -93,8 +97,8 @@ impl Tinyproxy {
     async fn start() -> Self {
         // Between choosing the port and listening on it somebody else may take it.
         for _ in 0..5 {
-            let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let port = free.local_addr().unwrap().port();
+            let free = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+            let port = free.local_addr().expect("an address").port();
             drop(free);
             if let Some(started) = Self::start_on(port).await {
                 return started;
@@ -104,18 +108,18 @@ impl Tinyproxy {
     }
 
     async fn start_on(port: u16) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
         let (config, log) = (folder.path().join("tinyproxy.conf"), folder.path().join("log"));
         let text = format!(
             "Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nAllow 127.0.0.1\nBasicAuth jo secret\n\
              LogFile \"{}\"\nLogLevel Connect\n",
             log.display()
         );
-        fs::write(&config, text).unwrap();
+        fs::write(&config, text).expect("a file");
         let mut command = Command::new("tinyproxy");
         command.arg("-d").arg("-c").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         let mut process = command.spawn().expect("tinyproxy of Debian");
-        while process.try_wait().unwrap().is_none() {
+        while process.try_wait().expect("a process").is_none() {
             if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
                 return Some(Self { port, log, _folder: folder, _process: process });
             }
@@ -125,17 +129,17 @@ impl Tinyproxy {
     }
 
     fn config(&self, user: &str) -> ProxyConfig {
-        ProxyConfig::new(&format!("http://{user}@127.0.0.1:{}", self.port), "").unwrap()
+        ProxyConfig::new(&format!("http://{user}@127.0.0.1:{}", self.port), "").expect("a URL")
     }
 
     /// How many connections to `host` it was asked for.
     fn connects(&self, host: &str) -> usize {
-        fs::read_to_string(&self.log).unwrap().matches(&format!("CONNECT {host} HTTP/1.1")).count()
+        fs::read_to_string(&self.log).expect("a log").matches(&format!("CONNECT {host} HTTP/1.1")).count()
     }
 }
 
 fn request(lab: &ssm_lab::Lab) -> StartRequest {
-    StartRequest::new(TargetId::new(lab.node()).unwrap(), 22)
+    StartRequest::new(TargetId::new(lab.node()).expect("a node id"), 22)
 }
 
 async fn open(lab: &ssm_lab::Lab, secure: &Secure, api: Network, websocket: Network) -> Result<SsmStream, StreamError> {

@@ -85,7 +85,10 @@ fn url(port: u16) -> Uri {
 /// Connects and says something.
 async fn greet(network: &Network, port: u16) -> Result<(), DialError> {
     match connect_over(network, &url(port), Vec::new()).await {
-        Ok(mut socket) => Ok(send(&mut *socket, Transmit::Text("open".into())).await),
+        Ok(mut socket) => {
+            send(&mut *socket, Transmit::Text("open".into())).await;
+            Ok(())
+        }
         Err(ConnectError::Dial(error)) => Err(error),
         Err(other) => panic!("{other:?}"),
     }
