@@ -19,20 +19,27 @@ mod stdio;
 mod target;
 mod terminal;
 
+use std::panic::{UnwindSafe, catch_unwind};
+
 use report::CliError;
 
 /// Runs `ssmssh` with the arguments and the environment of the process, and returns its exit status.
 ///
 /// The caller has to end the process with it: a thread that waits for input may be left behind.
 pub fn ssmssh() -> i32 {
-    ssmssh::main(std::env::args_os()).into()
+    status_of(|| ssmssh::main(std::env::args_os()))
 }
 
 /// Runs `ssmcp` with the arguments and the environment of the process, and returns its exit status.
 ///
 /// The caller has to end the process with it, as with [`ssmssh`].
 pub fn ssmcp() -> i32 {
-    ssmcp::main(std::env::args_os()).into()
+    status_of(|| ssmcp::main(std::env::args_os()))
+}
+
+/// The exit status of `main`; a panic, which has printed its message, is a failure like any other.
+fn status_of(main: impl FnOnce() -> u8 + UnwindSafe) -> i32 {
+    catch_unwind(main).unwrap_or(report::FAILURE).into()
 }
 
 /// Runs `work` on a runtime with `workers` threads, without waiting for what is still blocked when it is done.
