@@ -13,7 +13,8 @@ use bytes::Bytes;
 use http::Uri;
 use tokio::time::{Sleep, sleep};
 
-use super::link::Link;
+use super::clock::now;
+use super::link::{Link, Outage};
 use super::service::{Grant, SsmService, StartRequest, report_stage};
 use super::shared::{Goal, Shared, State, wake};
 use super::socket::{Connect, Socket};
@@ -28,6 +29,9 @@ const SEND_BATCH: usize = 256 << 10;
 
 /// A shutdown takes no longer than this, however much the node has to say.
 const FINISH_LIMIT: Duration = Duration::from_secs(30);
+
+/// A connection that has lasted this long has ended an outage, also where nothing was to be carried.
+const SETTLED: Duration = Duration::from_secs(10);
 
 pub(super) struct Setup {
     pub(super) service: Arc<dyn SsmService>,
@@ -104,6 +108,23 @@ struct Driver<'a> {
     is_flushed: bool,
     timer: Pin<Box<Sleep>>,
     finishing: Option<Finishing>,
+    connected: Connected,
+    /// The outage under way, until a connection has carried something or has lasted.
+    outage: Option<Outage>,
+}
+
+/// The present connection.
+#[derive(Clone, Copy)]
+struct Connected {
+    since: Instant,
+    /// The progress when it began.
+    progress: u64,
+}
+
+/// How much the connections have carried to this side, in messages.
+fn progress(state: &State) -> u64 {
+    let stats = state.channel.stats();
+    stats.acks_received + stats.messages_received
 }
 
 /// A shutdown under way.
@@ -120,7 +141,7 @@ impl<'a> Driver<'a> {
             link,
             url,
             socket,
-            started: Instant::now(),
+            started: now(),
             received: VecDeque::with_capacity(RECEIVE_BATCH),
             outgoing: VecDeque::new(),
             has_more: false,
@@ -128,12 +149,14 @@ impl<'a> Driver<'a> {
             is_flushed: true,
             timer: Box::pin(sleep(Duration::ZERO)),
             finishing: None,
+            connected: Connected { since: now(), progress: 0 },
+            outage: None,
         }
     }
 
     /// Carries frames until the end.
     async fn run(mut self, grant: &Grant) -> End {
-        self.link.shared.lock().channel.handle_connected(&grant.token, Instant::now());
+        self.link.shared.lock().channel.handle_connected(&grant.token, now());
         loop {
             let (outcome, is_over) = match poll_fn(|cx| self.poll(cx)).await {
                 Stop::Lost(cut) => match self.resume(cut).await {
@@ -175,23 +198,34 @@ impl<'a> Driver<'a> {
 
     /// Gets a new socket for the lost one; otherwise says how the stream ended.
     async fn resume(&mut self, cut: io::Error) -> Result<(), Result<(), StreamError>> {
-        let shared = &self.link.shared;
+        let (shared, is_open) = (&self.link.shared, self.is_open());
         self.outgoing.clear();
         self.received.clear();
-        shared.lock().channel.handle_disconnected(Instant::now());
-        shared.connection.send_replace(ConnectionState::Reconnecting(cut.to_string()));
+        let lost = now();
+        let progress = {
+            let mut state = shared.lock();
+            state.channel.handle_disconnected(lost);
+            progress(&state)
+        };
+        if progress != self.connected.progress || lost - self.connected.since >= SETTLED {
+            self.outage = None;
+        }
+        let outage = self.outage.get_or_insert_with(|| Outage::new(lost));
+        let (since, until) = (outage.since, self.link.gives_up(outage.since, is_open));
+        shared.connection.send_replace(ConnectionState::Reconnecting { since, until, cause: cut.to_string() });
+        let cut = StreamError::Cut(Arc::new(cut));
         let (socket, token) = tokio::select! {
-            next = self.link.resume(&self.url, cut, self.is_open()) => next.map_err(Err)?,
-            () = self.link.is_given_up(self.is_open()) => return Err(self.given_up()),
+            next = self.link.resume(&self.url, cut, outage, is_open) => next.map_err(Err)?,
+            () = self.link.is_given_up(is_open) => return Err(self.given_up()),
         };
         self.socket = socket;
         self.is_flushed = true;
-        let now = Instant::now();
-        shared.lock().channel.handle_connected(&token, now);
+        self.connected = Connected { since: now(), progress };
+        shared.lock().channel.handle_connected(&token, self.connected.since);
         if let Some(finishing) = &mut self.finishing {
-            finishing.heard = now;
+            finishing.heard = self.connected.since;
         }
-        let state = if self.is_open() { ConnectionState::Connected } else { ConnectionState::Opening };
+        let state = if is_open { ConnectionState::Connected } else { ConnectionState::Opening };
         shared.connection.send_replace(state);
         Ok(())
     }
@@ -221,15 +255,21 @@ impl<'a> Driver<'a> {
         while self.is_listening && self.received.len() < RECEIVE_BATCH {
             match self.socket.poll_receive(cx) {
                 Poll::Ready(frame) => self.received.push_back(frame?),
-                Poll::Pending => return Ok(false),
+                Poll::Pending => {
+                    self.socket.keep_alive(cx, true)?;
+                    return Ok(false);
+                }
             }
+        }
+        if !self.is_listening {
+            self.socket.keep_alive(cx, false)?;
         }
         Ok(self.is_listening)
     }
 
     /// Gives the engine what happened and takes what it wants sent; says when it wants to be called again.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<Option<Instant>, Stop> {
-        let now = Instant::now();
+        let now = now();
         let mut state = self.link.shared.attend(cx);
         let is_heard = !self.received.is_empty();
         while !state.channel.is_inbox_full() {
@@ -323,7 +363,7 @@ impl<'a> Driver<'a> {
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
         // What is due now and waits for the socket will be done when the socket is ready.
         let is_blocked = !self.outgoing.is_empty();
-        let Some(deadline) = deadline.filter(|deadline| !is_blocked || *deadline > Instant::now()) else {
+        let Some(deadline) = deadline.filter(|deadline| !is_blocked || *deadline > now()) else {
             return Poll::Pending;
         };
         if self.timer.deadline() != deadline.into() {

@@ -1,13 +1,13 @@
 //! The ways to the service: how a stream gets a socket, the first and every next one, and how it ends the session
 //! without one.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Uri;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
+use super::clock::now;
 use super::service::{Grant, ServiceError, SessionId, SsmService, is_presigned, report_stage};
 use super::shared::{Goal, Shared, random};
 use super::socket::{Connect, ConnectError, Socket};
@@ -35,7 +35,7 @@ pub(super) struct Link {
 impl Link {
     /// The session's first socket, for the grant that started it.
     pub(super) async fn first_socket(&self, grant: &Grant) -> Result<(Uri, Box<dyn Socket>), StreamError> {
-        let started = Instant::now();
+        let started = now();
         let url = self.address(grant)?;
         let socket = tokio::select! {
             socket = self.patient_socket(&url) => socket?,
@@ -55,11 +55,11 @@ impl Link {
 
     /// What fails in passing is tried again.
     async fn patient_socket(&self, url: &Uri) -> Result<Box<dyn Socket>, StreamError> {
-        let started = Instant::now();
+        let started = now();
         let mut backoff = Backoff::new();
         for _ in 0..CONNECT_RETRIES {
             match self.socket(url).await {
-                Err(error) if error.is_transient() && started.elapsed() < OPENING_LIMIT => sleep(backoff.next()).await,
+                Err(error) if error.is_transient() && (now() - started) < OPENING_LIMIT => sleep(backoff.next()).await,
                 result => return result,
             }
         }
@@ -90,29 +90,36 @@ impl Link {
         Ok((socket, grant.token))
     }
 
+    /// When a connection that was lost at `since` is given up.
+    pub(super) fn gives_up(&self, since: Instant, is_open: bool) -> Instant {
+        let limit = self.options.resume_timeout;
+        since + if is_open { limit } else { limit.min(OPENING_LIMIT) }
+    }
+
     /// Tries until the connection is back, the time is over, or the session is.
     pub(super) async fn resume(
         &self,
         url: &Uri,
-        cut: io::Error,
+        cut: StreamError,
+        outage: &mut Outage,
         is_open: bool,
     ) -> Result<(Box<dyn Socket>, String), StreamError> {
-        let started = Instant::now();
-        let limit = self.options.resume_timeout;
-        let limit = if is_open { limit } else { limit.min(OPENING_LIMIT) };
-        let mut backoff = Backoff::new();
-        let mut last = StreamError::Cut(Arc::new(cut));
-        while let Some(left) = limit.checked_sub(started.elapsed()) {
-            match timeout(left, self.next_socket(url)).await {
+        let until = self.gives_up(outage.since, is_open);
+        let mut last = cut;
+        while now() < until {
+            let attempt = async {
+                sleep(outage.next_delay()).await;
+                self.next_socket(url).await
+            };
+            match timeout_at(until.into(), attempt).await {
                 Ok(Ok(next)) => return Ok(next),
                 Ok(Err(error)) if !error.may_pass() => return Err(error),
                 Ok(Err(error)) => last = error,
                 Err(_) => break,
             }
             tracing::debug!(session = %self.session, error = %last, "cannot resume yet");
-            sleep(backoff.next()).await;
         }
-        Err(StreamError::Lost { waited: started.elapsed(), source: Box::new(last) })
+        Err(StreamError::Lost { waited: now() - outage.since, source: Box::new(last) })
     }
 
     /// Returns when it is no use to get a socket any more. While there may be something to deliver, a shutdown and a
@@ -136,6 +143,30 @@ impl Link {
 
 fn timed_out(operation: &'static str) -> ServiceError {
     ServiceError::Unreachable { operation, message: "no answer in time".to_owned() }
+}
+
+/// The time without a connection that carries anything. A service that takes a connection and cuts it at once prolongs
+/// it: neither the limit nor the delays begin anew.
+pub(super) struct Outage {
+    pub(super) since: Instant,
+    backoff: Option<Backoff>,
+}
+
+impl Outage {
+    pub(super) fn new(since: Instant) -> Self {
+        Self { since, backoff: None }
+    }
+
+    /// How long to wait before the next try: not at all before the first.
+    fn next_delay(&mut self) -> Duration {
+        match &mut self.backoff {
+            Some(backoff) => backoff.next(),
+            None => {
+                self.backoff = Some(Backoff::new());
+                Duration::ZERO
+            }
+        }
+    }
 }
 
 /// Growing delays, 0.1 to 5 s, each spread over a half of itself so that many clients do not return as one.

@@ -18,10 +18,12 @@
 //! An SSM session lives in the service, so something must end it: shutting the stream down does, and so does dropping
 //! the stream, or the future of `open`, in the background. Wait for [`StreamHandle::closed`] before the process exits.
 
+mod clock;
 mod dial;
 mod driver;
 mod error;
 mod link;
+mod liveness;
 mod proxy;
 mod service;
 mod shared;
@@ -35,7 +37,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -92,9 +94,16 @@ pub enum ConnectionState {
     Opening,
     /// Bytes can flow.
     Connected,
-    /// The connection was lost, for the reason given; it is being resumed.
-    Reconnecting(String),
-    /// The session is over.
+    /// The connection was lost; it is being resumed. Reads and writes wait.
+    Reconnecting {
+        /// When it was lost. A connection that came back and was lost before it carried anything was not back.
+        since: Instant,
+        /// When it is given up, on the clock that does not run while the machine sleeps.
+        until: Instant,
+        /// Why it was lost.
+        cause: String,
+    },
+    /// The session is over; [`StreamHandle::closed`] says how it ended, [`StreamError::Lost`] where it was given up.
     Closed,
 }
 

@@ -3,13 +3,14 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::{Buf, Bytes};
 use tokio::io::ReadBuf;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::clock::now;
 use super::{ConnectionState, SessionId, StreamError};
 use crate::datachannel::{Config, DataChannel};
 
@@ -66,7 +67,7 @@ pub(super) fn wake(slot: &mut Option<Waker>) {
 
 impl Shared {
     pub(super) fn new(config: Config) -> Self {
-        let channel = DataChannel::new(config, random(), Instant::now(), SystemTime::now());
+        let channel = DataChannel::new(config, random(), now(), SystemTime::now());
         let (unread, ended) = (Bytes::new(), None);
         let (reader, writer, opener, closer, driver) = (None, None, None, None, None);
         Self {
@@ -169,7 +170,7 @@ impl Shared {
         if self.goal() != Goal::Run {
             return Poll::Ready(Err(StreamError::ShutDown.into()));
         }
-        let taken = state.channel.write(data, Instant::now());
+        let taken = state.channel.write(data, now());
         if taken == 0 {
             wait(&mut state.writer, cx);
             return Poll::Pending;

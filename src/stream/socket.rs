@@ -1,21 +1,25 @@
 //! The WebSocket: connecting it, keeping it alive, and the traits that stand for it in tests.
 
+use std::future::Future as _;
 use std::io;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use super::clock::now;
 use super::dial::{DialError, Network};
+use super::liveness::{KeepAlive, Liveness, Pulse};
 use super::service::UpgradeHeaders;
 use crate::datachannel::Transmit;
 
@@ -38,6 +42,9 @@ pub(super) trait Socket: Send {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Takes one frame; it leaves with the next flush at the latest.
     fn send(&mut self, frame: Transmit) -> io::Result<()>;
+    /// Pings when it is time, and fails when the peer is gone. To be called whenever nothing is left to receive, so that
+    /// what had arrived while this process was stopped is heard first, or when nothing is received at present.
+    fn keep_alive(&mut self, cx: &mut Context<'_>, is_reading: bool) -> io::Result<()>;
     /// Hands everything taken to the operating system.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Says goodbye as far as that is possible without waiting.
@@ -135,25 +142,11 @@ fn upgrade_request(url: &Uri, headers: UpgradeHeaders) -> io::Result<Request<()>
     Ok(request)
 }
 
-/// How a connection is kept, and known to be gone.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct KeepAlive {
-    pub(super) interval: Duration,
-    pub(super) dead_after: Duration,
-}
-
-impl KeepAlive {
-    /// Network address translators and load balancers forget a connection that is silent for a minute. When two pings
-    /// and their answers are missing, nobody is there any more.
-    pub(super) const USUAL: Self = Self { interval: Duration::from_secs(30), dead_after: Duration::from_secs(75) };
-}
-
 /// A WebSocket over any transport.
 pub(super) struct WebSocket<S> {
     inner: WebSocketStream<S>,
-    dead_after: Duration,
-    beat: Interval,
-    heard: Instant,
+    liveness: Liveness,
+    timer: Pin<Box<Sleep>>,
     ping: Ping,
 }
 
@@ -175,26 +168,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
     }
 
     pub(super) fn new(inner: WebSocketStream<S>, keep_alive: KeepAlive) -> Self {
-        let KeepAlive { interval, dead_after } = keep_alive;
-        let mut beat = interval_at(tokio::time::Instant::now() + interval, interval);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { inner, dead_after, beat, heard: Instant::now(), ping: Ping::Idle }
+        let liveness = Liveness::new(keep_alive, now(), SystemTime::now());
+        let timer = Box::pin(sleep_until(liveness.deadline().into()));
+        Self { inner, liveness, timer, ping: Ping::Idle }
     }
 
-    /// Sends the pings that are due, and gives up on a peer that has been silent too long.
-    fn keep_alive(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while self.beat.poll_tick(cx).is_ready() {
-            if self.heard.elapsed() > self.dead_after {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was heard from the service"));
+    /// Lets the clocks be looked at when it is time.
+    fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        // What was heard meanwhile has moved the deadline away from the timer, never towards it.
+        while self.timer.as_mut().poll(cx).is_ready() {
+            match self.liveness.check(now(), SystemTime::now()) {
+                Pulse::Nothing => {}
+                Pulse::Ping => self.ping = Ping::Due,
+                Pulse::Gone => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was heard from the service"));
+                }
             }
-            self.ping = Ping::Due;
-        }
-        if self.ping == Ping::Due && self.poll_ready(cx)?.is_ready() {
-            self.inner.start_send_unpin(Message::Ping(Bytes::from_static(b"keepalive"))).map_err(lost)?;
-            self.ping = Ping::Unflushed;
-        }
-        if self.ping == Ping::Unflushed && self.poll_flush(cx)?.is_ready() {
-            self.ping = Ping::Idle;
+            self.timer.as_mut().reset(self.liveness.deadline().into());
         }
         Ok(())
     }
@@ -203,24 +193,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocket<S> {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         loop {
-            let Poll::Ready(message) = self.inner.poll_next_unpin(cx) else {
-                // Only now: a process that was stopped for a while has its peer's frames waiting.
-                self.keep_alive(cx)?;
-                return Poll::Pending;
-            };
+            let message = ready!(self.inner.poll_next_unpin(cx));
             let message = message.unwrap_or(Err(WsError::ConnectionClosed)).map_err(lost)?;
-            self.heard = Instant::now();
+            self.liveness.heard(now());
             match message {
                 Message::Binary(frame) => return Poll::Ready(Ok(frame)),
                 Message::Text(frame) => return Poll::Ready(Ok(frame.into())),
-                Message::Close(reason) => {
-                    let reason = reason.map_or_else(String::new, |r| format!(": {} {}", u16::from(r.code), r.reason));
-                    let text = format!("the service closed the WebSocket{reason}");
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, text)));
-                }
+                Message::Close(reason) => return Poll::Ready(Err(closed(reason))),
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
+    }
+
+    fn keep_alive(&mut self, cx: &mut Context<'_>, is_reading: bool) -> io::Result<()> {
+        if !is_reading {
+            self.liveness.not_reading(now());
+        }
+        self.look(cx)?;
+        if self.ping == Ping::Due && self.poll_ready(cx)?.is_ready() {
+            self.inner.start_send_unpin(Message::Ping(Bytes::from_static(b"keepalive"))).map_err(lost)?;
+            self.ping = Ping::Unflushed;
+        }
+        if self.ping == Ping::Unflushed && self.poll_flush(cx)?.is_ready() {
+            self.ping = Ping::Idle;
+        }
+        Ok(())
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -242,6 +239,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocket<S> {
     fn close(&mut self) {
         let _ = self.inner.poll_close_unpin(&mut Context::from_waker(Waker::noop()));
     }
+}
+
+fn closed(reason: Option<CloseFrame>) -> io::Error {
+    let reason = reason.map_or_else(String::new, |r| format!(": {} {}", u16::from(r.code), r.reason));
+    io::Error::new(io::ErrorKind::ConnectionAborted, format!("the service closed the WebSocket{reason}"))
 }
 
 fn lost(error: WsError) -> io::Error {

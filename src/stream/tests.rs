@@ -6,4 +6,5 @@ mod network;
 mod opening;
 mod resuming;
 mod secure;
+mod surviving;
 mod world;

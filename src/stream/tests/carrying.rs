@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::world::*;
 use crate::stream::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bytes_arrive_whole_and_in_order_both_ways() {
     let mut world = World::new();
     let (stream, mut node) = world.stream(StreamOptions::default()).await;
@@ -27,7 +27,7 @@ async fn bytes_arrive_whole_and_in_order_both_ways() {
     assert!(received == down, "what was printed was read");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_writer_waits_while_the_node_acknowledges_nothing() {
     let mut world = World::new();
     let mut options = StreamOptions::default();
@@ -47,7 +47,7 @@ async fn a_writer_waits_while_the_node_acknowledges_nothing() {
     assert!(arrived == data);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_slow_reader_stops_the_node_and_loses_nothing() {
     let mut world = World::new();
     let mut options = StreamOptions::default();
@@ -69,7 +69,7 @@ async fn a_slow_reader_stops_the_node_and_loses_nothing() {
     patiently(printing).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_write_needs_no_flush_to_leave() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(StreamOptions::default()).await;
@@ -77,14 +77,14 @@ async fn a_write_needs_no_flush_to_leave() {
     assert_eq!(node.read(1).await, b"k");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_url_is_dialled_as_it_was_given() {
     let mut world = World::new();
     let _opening = world.open(StreamOptions::default());
     assert_eq!(world.dial().await.url, URL);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_handle_tells_about_the_session() {
     let mut world = World::new();
     let opening = world.open(StreamOptions::default());
@@ -99,7 +99,7 @@ async fn the_handle_tells_about_the_session() {
     assert_eq!(*handle.connection().borrow(), ConnectionState::Connected);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_that_is_shown_holds_the_token_or_the_url() {
     let mut world = World::new();
     let (stream, node) = world.stream(brisk()).await;

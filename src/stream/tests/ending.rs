@@ -8,7 +8,7 @@ use super::world::*;
 use crate::stream::*;
 use crate::wire::PayloadType;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_far_ends_close_is_an_end_of_file_after_all_its_bytes() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
@@ -25,7 +25,7 @@ async fn the_far_ends_close_is_an_end_of_file_after_all_its_bytes() {
     assert_eq!(world.service.calls(), ["start", "sign"], "what has ended is not terminated");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_services_reason_is_an_error_after_all_bytes() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
@@ -41,7 +41,7 @@ async fn the_services_reason_is_an_error_after_all_bytes() {
     assert!(matches!(patiently(stream.handle().closed()).await, Err(StreamError::Ended(_))));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_end_with_a_gap_before_it_is_no_end_of_file() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
@@ -55,7 +55,7 @@ async fn an_end_with_a_gap_before_it_is_no_end_of_file() {
     assert_eq!(received, b"first");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_delivers_everything_before_it_ends_the_session() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
@@ -76,7 +76,7 @@ async fn a_shutdown_delivers_everything_before_it_ends_the_session() {
     assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_whose_flag_is_not_confirmed_falls_back_to_the_api() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
@@ -92,7 +92,7 @@ async fn a_shutdown_whose_flag_is_not_confirmed_falls_back_to_the_api() {
     assert_eq!(world.service.calls(), ["start", "sign", "terminate"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_is_an_error_when_the_node_did_not_confirm_what_was_written() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
@@ -104,7 +104,7 @@ async fn a_shutdown_is_an_error_when_the_node_did_not_confirm_what_was_written()
     assert_eq!(world.service.calls(), ["start", "sign", "terminate"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dropped_stream_delivers_and_ends_the_session_in_the_background() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
@@ -120,7 +120,7 @@ async fn a_dropped_stream_delivers_and_ends_the_session_in_the_background() {
     assert_eq!(*handle.connection().borrow(), ConnectionState::Closed);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dropped_stream_without_an_answer_is_terminated_through_the_api() {
     let mut world = World::new();
     let (stream, _node) = world.stream(brisk()).await;
@@ -130,7 +130,7 @@ async fn a_dropped_stream_without_an_answer_is_terminated_through_the_api() {
     assert_eq!(world.service.calls(), ["start", "sign", "terminate"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_could_not_be_terminated_is_named() {
     let mut world = World::new();
     let failure = ServiceError::Throttled { operation: "TerminateSession", message: "slow down".into() };
@@ -141,7 +141,7 @@ async fn a_session_that_could_not_be_terminated_is_named() {
     assert_eq!(session.0, "jo-0a1");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn terminate_ends_a_stream_under_its_reader() {
     let mut world = World::new();
     let (mut stream, _node) = world.stream(StreamOptions::default()).await;

@@ -1,6 +1,7 @@
 //! The WebSocket itself, over TCP on loopback.
 
 use std::future::poll_fn;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +15,30 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::world::{patiently, pattern};
+use super::world::pattern;
 use crate::datachannel::Transmit;
-use crate::stream::socket::{Connect, ConnectError, KeepAlive, Socket, WebSocket};
+use crate::stream::liveness::KeepAlive;
+use crate::stream::socket::{Connect, ConnectError, Socket, WebSocket};
 use crate::stream::{Network, UpgradeHeaders};
 
 const TARGET: &str = "/v1/data-channel/jo@example.com-0a1?role=publish_subscribe&cell-number=AA+/x%2B==";
+
+/// The future's output, unless it hangs in real time.
+pub(super) async fn patiently<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("the wait has a bound")
+}
+
+/// The next frame, with what keeps the connection alive meanwhile.
+async fn receive(socket: &mut dyn Socket) -> std::io::Result<Bytes> {
+    let poll = |cx: &mut Context<'_>| match socket.poll_receive(cx) {
+        Poll::Pending => match socket.keep_alive(cx, true) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        },
+        ready => ready,
+    };
+    poll_fn(poll).await
+}
 
 async fn listener() -> (TcpListener, Uri) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -108,16 +127,15 @@ async fn frames_of_any_size_pass_whole_and_fragments_are_put_together() {
     let _both = patiently(async { tokio::join!(server, client) }).await;
 }
 
-/// A client with a quick pulse, and the other end.
+/// A client and the other end.
 async fn pair() -> (Box<dyn Socket>, WebSocketStream<tokio::io::DuplexStream>) {
     let (near, far) = tokio::io::duplex(4096);
     let server = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
     let client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
-    let quick = KeepAlive { interval: Duration::from_millis(20), dead_after: Duration::from_millis(500) };
-    (Box::new(WebSocket::new(client, quick)), server)
+    (Box::new(WebSocket::new(client, KeepAlive::USUAL)), server)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_connection_is_kept_by_pings_and_lives_by_their_answers() {
     let (mut client, mut server) = pair().await;
     let pinged = async {
@@ -130,26 +148,36 @@ async fn a_silent_connection_is_kept_by_pings_and_lives_by_their_answers() {
         while server.next().await.is_some_and(|message| message.is_ok()) {}
     };
     tokio::select! {
-        frame = patiently(poll_fn(|cx| client.poll_receive(cx))) => assert_eq!(frame.unwrap(), "data"),
+        frame = receive(&mut *client) => assert_eq!(frame.unwrap(), "data"),
         () = pinged => unreachable!("the client is there"),
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_answers_nothing_is_gone() {
     let (mut client, _server) = pair().await;
-    let error = patiently(poll_fn(|cx| client.poll_receive(cx))).await.unwrap_err();
+    let error = receive(&mut *client).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_receive_buffer_is_full_is_gone_when_it_says_nothing() {
+    let (mut client, _server) = pair().await;
+    while poll_fn(|cx| Poll::Ready(client.poll_ready(cx))).await.is_ready() {
+        client.send(Transmit::Binary(Bytes::from(pattern(64 << 10)))).unwrap();
+    }
+    let error = receive(&mut *client).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ping_of_the_service_is_answered() {
     let (mut client, mut server) = pair().await;
     server.send(Message::Ping(Bytes::from_static(b"keepalive"))).await.unwrap();
     let ponged =
         async { while !matches!(server.next().await.unwrap().unwrap(), Message::Pong(text) if text == "keepalive") {} };
     tokio::select! {
-        frame = poll_fn(|cx| client.poll_receive(cx)) => panic!("{frame:?}"),
-        () = patiently(ponged) => {}
+        frame = receive(&mut *client) => panic!("{frame:?}"),
+        () = ponged => {}
     }
 }

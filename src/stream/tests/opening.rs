@@ -16,7 +16,7 @@ async fn failure(opening: Opening) -> StreamError {
     patiently(opening).await.unwrap_err()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_cannot_be_started_needs_no_end() {
     let world = World::new();
     *world.service.start_failure.lock().unwrap() = Some(unreachable());
@@ -25,7 +25,7 @@ async fn a_session_that_cannot_be_started_needs_no_end() {
     assert_eq!(world.service.calls(), ["start"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_url_that_is_not_the_services_own_is_never_connected_to() {
     let mut world = World::new();
     *world.service.stream_url.lock().unwrap() = Some("wss://example.com/v1/data-channel/jo-0a1?x=y".into());
@@ -35,7 +35,7 @@ async fn a_url_that_is_not_the_services_own_is_never_connected_to() {
     assert!(futures_util::FutureExt::now_or_never(world.dial()).is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_fails_in_passing_is_tried_again_with_the_same_token() {
     let mut world = World::new();
     let opening = world.open(brisk());
@@ -48,7 +48,7 @@ async fn a_connection_that_fails_in_passing_is_tried_again_with_the_same_token()
     assert_eq!(world.service.calls(), ["start", "sign", "sign", "sign"], "each try is signed anew");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_denied_upgrade_is_not_tried_again_and_names_what_is_missing() {
     let mut world = World::new();
     let opening = world.open(brisk());
@@ -58,7 +58,7 @@ async fn a_denied_upgrade_is_not_tried_again_and_names_what_is_missing() {
     assert_eq!(world.service.calls(), ["start", "sign", "terminate"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_ends_before_the_handshake_is_told_with_its_reason() {
     for (text, expected) in [("Unable to connect to specified port", true), ("", false)] {
         let mut world = World::new();
@@ -75,7 +75,7 @@ async fn a_session_that_ends_before_the_handshake_is_told_with_its_reason() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_opening_given_up_during_start_session_is_terminated_when_its_answer_comes() {
     let world = World::new();
     let gate = std::sync::Arc::new(Notify::new());
@@ -89,7 +89,7 @@ async fn an_opening_given_up_during_start_session_is_terminated_when_its_answer_
     assert_eq!(world.service.calls().last().map(String::as_str), Some("terminate"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_opening_given_up_while_it_connects_is_terminated() {
     let mut world = World::new();
     let opening = world.open(brisk());
@@ -100,7 +100,7 @@ async fn an_opening_given_up_while_it_connects_is_terminated() {
     assert_eq!(world.service.calls(), ["start", "sign", "terminate"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_opening_given_up_during_the_handshake_is_terminated() {
     let mut world = World::new();
     let opening = world.open(brisk());
@@ -112,7 +112,7 @@ async fn an_opening_given_up_during_the_handshake_is_terminated() {
     assert_eq!(world.service.calls(), ["start", "sign", "terminate"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_cannot_be_terminated_is_told_with_the_first_fault() {
     let mut world = World::new();
     *world.service.terminate_failure.lock().unwrap() = Some(unreachable());

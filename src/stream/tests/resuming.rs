@@ -8,7 +8,7 @@ use super::world::*;
 use crate::stream::socket::ConnectError;
 use crate::stream::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_connection_is_resumed_and_nothing_is_lost_or_doubled() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
@@ -20,7 +20,7 @@ async fn a_lost_connection_is_resumed_and_nothing_is_lost_or_doubled() {
     assert_eq!(lost.payload.as_ref(), b"second ");
 
     let node = node.hang_up();
-    until(|| matches!(*handle.connection().borrow(), ConnectionState::Reconnecting(_))).await;
+    until(|| matches!(*handle.connection().borrow(), ConnectionState::Reconnecting { .. })).await;
     stream.write_all(b"third").await.unwrap();
 
     let dial = world.dial().await;
@@ -36,14 +36,16 @@ async fn a_lost_connection_is_resumed_and_nothing_is_lost_or_doubled() {
     assert_eq!(world.service.calls(), ["start", "sign", "resume", "sign"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_service_closing_the_websocket_is_a_lost_connection() {
     let mut world = World::new();
     let (mut stream, node) = world.stream(brisk()).await;
     let handle = stream.handle();
     let node = node.say_bye().await;
     let dial = world.dial().await;
-    let ConnectionState::Reconnecting(cause) = handle.connection().borrow().clone() else { panic!("not reconnecting") };
+    let ConnectionState::Reconnecting { cause, .. } = handle.connection().borrow().clone() else {
+        panic!("not reconnecting")
+    };
     assert!(cause.contains("1000 Bye"), "{cause}");
     let mut node = node.moves_to(dial.accept().await);
     node.opened().await;
@@ -51,7 +53,7 @@ async fn the_service_closing_the_websocket_is_a_lost_connection() {
     assert_eq!(patiently(stream.read_u8()).await.unwrap(), b'x');
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_fails_in_passing_is_tried_again_until_it_works() {
     let mut world = World::new();
     let (mut stream, node) = world.stream(brisk()).await;
@@ -65,7 +67,7 @@ async fn what_fails_in_passing_is_tried_again_until_it_works() {
     assert_eq!(patiently(stream.read_u8()).await.unwrap(), b'x');
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_cannot_be_resumed_is_an_error_after_all_bytes() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
@@ -81,7 +83,7 @@ async fn a_session_that_cannot_be_resumed_is_an_error_after_all_bytes() {
     assert!(matches!(found, Some(StreamError::Service(ServiceError::SessionEnded { .. }))), "{error:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_does_not_come_back_in_time_is_an_error() {
     let mut world = World::new();
     let options = StreamOptions { resume_timeout: Duration::from_millis(300), ..brisk() };
@@ -103,7 +105,7 @@ async fn a_connection_that_does_not_come_back_in_time_is_an_error() {
     assert_eq!(world.service.calls().last().map(String::as_str), Some("terminate"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stream_dropped_while_it_is_cut_off_is_terminated_and_tells_what_was_not_delivered() {
     for (written, is_delivered) in [(&b""[..], true), (b"lost", false)] {
         let mut world = World::new();
@@ -121,7 +123,7 @@ async fn a_stream_dropped_while_it_is_cut_off_is_terminated_and_tells_what_was_n
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_during_a_cut_still_delivers_once_the_connection_is_back() {
     let mut world = World::new();
     let options = StreamOptions { drain_timeout: Duration::from_secs(10), ..StreamOptions::default() };
@@ -140,7 +142,7 @@ async fn a_shutdown_during_a_cut_still_delivers_once_the_connection_is_back() {
     assert_eq!(world.service.calls(), ["start", "sign", "resume", "sign"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connection_lost_during_the_handshake_is_resumed() {
     let mut world = World::new();
     let opening = world.open(brisk());

@@ -15,8 +15,7 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::network::{connect_over, send};
-use super::world::patiently;
+use super::network::{connect_over, patiently, send};
 use crate::datachannel::Transmit;
 use crate::stream::socket::ConnectError;
 use crate::stream::{DialError, Network, ProxyConfig};

@@ -17,7 +17,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use uuid::Uuid;
 
-use crate::stream::socket::{Connect, ConnectError, KeepAlive, Socket, WebSocket};
+use crate::stream::liveness::KeepAlive;
+use crate::stream::socket::{Connect, ConnectError, Socket, WebSocket};
 use crate::stream::*;
 use crate::wire::{
     Acknowledge, Body, ChannelClosed, FLAGS_SINGLE, Flag, Message, MessageKind, OpenDataChannel, PayloadType,
@@ -26,7 +27,8 @@ use crate::wire::{
 pub(super) const TOKEN: &str = "first-token-of-the-session";
 pub(super) const RESUME_TOKEN: &str = "second-token-of-the-session";
 pub(super) const URL: &str = "ws://127.0.0.1:9/v1/data-channel/jo-0a1?role=publish_subscribe&cell-number=AA+/x==";
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// In virtual time, which costs nothing: longer than any wait of the product.
+pub(super) const PATIENCE: Duration = Duration::from_hours(1);
 
 /// A control plane that says what it was told to and remembers what it was asked.
 #[derive(Default)]
@@ -84,13 +86,16 @@ impl SsmService for Service {
 
     fn sign_upgrade<'a>(&'a self, _stream_url: &'a str) -> BoxFuture<'a, Result<UpgradeHeaders, ServiceError>> {
         self.called("sign");
-        Box::pin(async { Ok(UpgradeHeaders::new()) })
+        let count = self.calls().iter().filter(|call| *call == "sign").count();
+        let signature = (http::header::AUTHORIZATION, http::HeaderValue::from(count));
+        Box::pin(async move { Ok(vec![signature]) })
     }
 }
 
 /// One try of the client to connect.
 pub(super) struct Dial {
     pub(super) url: String,
+    headers: UpgradeHeaders,
     answer: oneshot::Sender<Result<DuplexStream, ConnectError>>,
 }
 
@@ -100,6 +105,11 @@ impl Dial {
         let socket = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
         let _ = self.answer.send(Ok(far));
         Node { socket, agent: Agent::default() }
+    }
+
+    /// Which signature it came with, counted from 1.
+    pub(super) fn signature(&self) -> &str {
+        self.headers[0].1.to_str().unwrap()
     }
 
     pub(super) fn refuse(self, error: ConnectError) {
@@ -113,11 +123,11 @@ impl Connect for Net {
     fn connect<'a>(
         &'a self,
         url: &'a Uri,
-        _headers: UpgradeHeaders,
+        headers: UpgradeHeaders,
     ) -> BoxFuture<'a, Result<Box<dyn Socket>, ConnectError>> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            let _ = self.0.send(Dial { url: url.to_string(), answer });
+            let _ = self.0.send(Dial { url: url.to_string(), headers, answer });
             let transport = answered.await.unwrap_or_else(|_| Err(io::Error::other("the world has ended").into()))?;
             let socket = WebSocketStream::from_raw_socket(transport, Role::Client, None).await;
             Ok(Box::new(WebSocket::new(socket, KeepAlive::USUAL)) as Box<dyn Socket>)
@@ -241,6 +251,19 @@ impl Node {
         for chunk in output.chunks(1024) {
             self.send(PayloadType::Output, Bytes::copy_from_slice(chunk)).await;
         }
+    }
+
+    /// Does nothing but answer pings for a while; says how many there were.
+    pub(super) async fn idle(&mut self, time: Duration) -> usize {
+        let mut pings = 0;
+        let answering = async {
+            while let Some(Ok(message)) = self.socket.next().await {
+                pings += usize::from(matches!(message, WsMessage::Ping(_)));
+            }
+            panic!("the client is gone");
+        };
+        let _ = tokio::time::timeout(time, answering).await;
+        pings
     }
 
     /// The next stream message, acknowledged, in order; `None` when the client is gone.

@@ -1,0 +1,223 @@
+//! Every way to lose the connection, and what becomes of it, in virtual time.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::world::*;
+use crate::stream::socket::ConnectError;
+use crate::stream::*;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// The connection is back and the bytes flow.
+async fn works(stream: &mut SsmStream, node: &mut Node) {
+    stream.write_all(b"k").await.unwrap();
+    assert_eq!(node.read(1).await, b"k");
+    node.print(b"echo").await;
+    let mut received = [0; 4];
+    patiently(stream.read_exact(&mut received)).await.unwrap();
+    assert_eq!(&received, b"echo");
+}
+
+fn unresolved() -> ConnectError {
+    let source = std::io::Error::other("temporary failure in name resolution");
+    DialError::Resolve { host: "ssmmessages.eu-west-1.amazonaws.com".into(), source }.into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_given_up_after_75_seconds_and_resumed() {
+    let mut world = World::new();
+    let (mut stream, node) = world.stream(brisk()).await;
+    let before = Instant::now();
+    let dial = world.dial().await;
+    let waited = before.elapsed().as_secs();
+    assert!((74..=76).contains(&waited), "{waited} s");
+    let mut node = node.hang_up().moves_to(dial.accept().await);
+    node.opened().await;
+    works(&mut stream, &mut node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_only_answers_pings_lives() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    node.idle(10 * MINUTE).await;
+    assert_eq!(*stream.handle().connection().borrow(), ConnectionState::Connected);
+    works(&mut stream, &mut node).await;
+    assert_eq!(world.service.calls(), ["start", "sign"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_for_ten_minutes_does_not_cost_the_connection() {
+    let mut world = World::new();
+    let mut options = StreamOptions::default();
+    options.channel.max_inbox = 1 << 20;
+    let (mut stream, mut node) = world.stream(options).await;
+    let data = pattern(1 << 20);
+    node.print(&data).await;
+    until(|| stream.shared.lock().channel.is_inbox_full()).await;
+    let pings = node.idle(10 * MINUTE).await;
+    assert!(pings >= 18, "{pings} pings");
+    let mut received = vec![0; data.len()];
+    patiently(stream.read_exact(&mut received)).await.unwrap();
+    assert!(received == data);
+    works(&mut stream, &mut node).await;
+    assert_eq!(world.service.calls(), ["start", "sign"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_cannot_be_resolved_for_minutes_are_waited_for() {
+    let mut world = World::new();
+    let (mut stream, node) = world.stream(brisk()).await;
+    let (node, lost) = (node.hang_up(), Instant::now());
+    let mut tries = 0;
+    let dial = loop {
+        let dial = world.dial().await;
+        if lost.elapsed() > 9 * MINUTE {
+            break dial;
+        }
+        tries += 1;
+        dial.refuse(unresolved());
+    };
+    assert!(tries > 100, "{tries} tries: none is later than 5 s");
+    let mut node = node.moves_to(dial.accept().await);
+    node.opened().await;
+    works(&mut stream, &mut node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_does_not_come_back_is_given_up_after_ten_minutes() {
+    let mut world = World::new();
+    let (mut stream, node) = world.stream(brisk()).await;
+    let (handle, lost) = (stream.handle(), Instant::now());
+    node.hang_up();
+    let refusing = async {
+        loop {
+            world.dial().await.refuse(unresolved());
+        }
+    };
+    let error = tokio::select! {
+        error = stream.read_u8() => error.unwrap_err(),
+        () = refusing => unreachable!(),
+    };
+    let waited = lost.elapsed().as_secs();
+    assert!((600..=601).contains(&waited), "{waited} s");
+    let Some(StreamError::Lost { source, .. }) = StreamError::from_io(&error) else { panic!("{error:?}") };
+    assert!(matches!(**source, StreamError::Connect { .. }), "{source:?}");
+    let _ = patiently(handle.closed()).await;
+    assert_eq!(*handle.connection().borrow(), ConnectionState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_gone_ends_at_once_with_its_reason() {
+    let mut world = World::new();
+    let (mut stream, node) = world.stream(brisk()).await;
+    let message = "it has timed out or was terminated".to_owned();
+    let gone = ServiceError::SessionEnded { session: SessionId("jo-0a1".into()), message };
+    world.service.resume_failures.lock().unwrap().push_back(gone);
+    let lost = Instant::now();
+    node.hang_up();
+    let error = patiently(stream.read_u8()).await.unwrap_err();
+    assert!(error.to_string().contains("timed out or was terminated"), "{error}");
+    assert_eq!(lost.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_credentials_and_refused_upgrades_are_waited_for() {
+    let mut world = World::new();
+    let (mut stream, node) = world.stream(brisk()).await;
+    for _ in 0..30 {
+        let expired = ServiceError::Expired("run `aws sso login`".into());
+        world.service.resume_failures.lock().unwrap().push_back(expired);
+    }
+    let node = node.hang_up();
+    world.dial().await.refuse(ConnectError::Denied("the security token has expired".into()));
+    let mut node = node.moves_to(world.dial().await.accept().await);
+    node.opened().await;
+    works(&mut stream, &mut node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_dial_is_signed_anew() {
+    let mut world = World::new();
+    let opening = world.open(brisk());
+    let dial = world.dial().await;
+    let mut signatures = vec![dial.signature().to_owned()];
+    let mut node = dial.accept().await;
+    node.opened().await;
+    let (stream, ()) = tokio::join!(patiently(opening), node.shake_hands());
+    let _stream = stream.unwrap();
+    let mut agent = node.hang_up();
+    for _ in 0..3 {
+        world.dial().await.refuse(ConnectError::Refused(503));
+        let dial = world.dial().await;
+        signatures.push(dial.signature().to_owned());
+        agent = agent.moves_to(dial.accept().await).hang_up();
+    }
+    assert_eq!(signatures, ["1", "3", "5", "7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_takes_connections_only_to_cut_them_prolongs_the_outage() {
+    let mut world = World::new();
+    let (mut stream, node) = world.stream(brisk()).await;
+    let (mut states, lost) = (stream.handle().connection(), Instant::now());
+    let mut agent = node.hang_up();
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let before = Instant::now();
+        let mut node = agent.moves_to(world.dial().await.accept().await);
+        waits.push(before.elapsed());
+        node.opened().await;
+        agent = node.hang_up();
+    }
+    assert!(waits[0].is_zero() && waits[1] >= Duration::from_millis(50), "{waits:?}");
+    assert!(waits[7] >= Duration::from_secs(2), "{waits:?}");
+    let seen = patiently(states.wait_for(|state| matches!(state, ConnectionState::Reconnecting { .. }))).await;
+    let ConnectionState::Reconnecting { since, until, .. } = seen.unwrap().clone() else { panic!("connected") };
+    assert_eq!((since, until), (lost.into_std(), (lost + 10 * MINUTE).into_std()));
+    let mut node = agent.moves_to(world.dial().await.accept().await);
+    node.opened().await;
+    works(&mut stream, &mut node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_cut_of_a_connection_that_has_carried_something_has_its_own_ten_minutes() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    for _ in 0..30 {
+        let (agent, cut) = (node.say_bye().await, Instant::now());
+        world.dial().await.refuse(unresolved());
+        node = agent.moves_to(world.dial().await.accept().await);
+        assert!(cut.elapsed() < Duration::from_secs(1), "the delays begin anew");
+        node.opened().await;
+        works(&mut stream, &mut node).await;
+        node.idle(MINUTE).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_hangs_while_it_is_resumed_does_not_hold_the_stream_up_for_ever() {
+    let mut world = World::new();
+    let (mut stream, node) = world.stream(brisk()).await;
+    let lost = Instant::now();
+    node.hang_up();
+    let _unanswered = world.dial().await;
+    let error = patiently(stream.read_u8()).await.unwrap_err();
+    assert!(matches!(StreamError::from_io(&error), Some(StreamError::Lost { .. })), "{error:?}");
+    assert_eq!(lost.elapsed().as_secs(), 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_presigned_url_is_replaced_by_the_one_of_the_resumption() {
+    let mut world = World::new();
+    let presigned = format!("{URL}&X-Amz-Signature=00ff");
+    *world.service.stream_url.lock().unwrap() = Some(presigned.clone());
+    let (_stream, node) = world.stream(brisk()).await;
+    let again = format!("{URL}&X-Amz-Signature=11ee");
+    *world.service.stream_url.lock().unwrap() = Some(again.clone());
+    node.hang_up();
+    assert_eq!(world.dial().await.url, again);
+}
