@@ -123,8 +123,8 @@ struct Connected {
 
 /// How much the connections have carried to this side, in messages.
 fn progress(state: &State) -> u64 {
-    let stats = state.channel.stats();
-    stats.acks_received + stats.messages_received
+    let seen = state.channel.stats();
+    seen.acks_received + seen.messages_received
 }
 
 /// A shutdown under way.

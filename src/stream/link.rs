@@ -159,13 +159,11 @@ impl Outage {
 
     /// How long to wait before the next try: not at all before the first.
     fn next_delay(&mut self) -> Duration {
-        match &mut self.backoff {
-            Some(backoff) => backoff.next(),
-            None => {
-                self.backoff = Some(Backoff::new());
-                Duration::ZERO
-            }
-        }
+        let Some(backoff) = &mut self.backoff else {
+            self.backoff = Some(Backoff::new());
+            return Duration::ZERO;
+        };
+        backoff.next()
     }
 }
 

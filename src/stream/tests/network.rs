@@ -35,7 +35,7 @@ async fn receive(socket: &mut dyn Socket) -> std::io::Result<Bytes> {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         },
-        ready => ready,
+        ready @ Poll::Ready(_) => ready,
     };
     poll_fn(poll).await
 }
