@@ -14,6 +14,10 @@ pub(super) const MAX_MESSAGES_IN_FLIGHT: usize = 10_000;
 pub(super) const MAX_INBOX_MESSAGES: usize = 128 << 10;
 /// Most acknowledgements waiting to be sent. A message beyond is not accepted: the agent will send it again.
 pub(super) const MAX_ACKS_OWED: usize = MAX_INBOX_MESSAGES;
+/// Acknowledgements sent again on a new WebSocket. Those that were on their way when the old one broke are lost, and the
+/// agent makes up for that by itself no faster than one message every 100 ms, while nothing else is repaired. It sends
+/// less than 1,000 messages a second, so these are the last quarter of a second at least.
+pub(super) const MAX_ACKS_REMEMBERED: usize = 256;
 
 /// Options of the engine. A value outside of its limits counts as the nearest one inside.
 #[derive(Debug, Clone)]
@@ -73,6 +77,8 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Acknowledgements sent, repeated ones included.
     pub acks_sent: u64,
+    /// Acknowledgements to be sent again because the WebSocket that took them is gone.
+    pub acks_repeated: u64,
     /// Acknowledgements of messages that were waiting for one.
     pub acks_received: u64,
     /// Acknowledgements of anything else: repeated, or of messages never sent.

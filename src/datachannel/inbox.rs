@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::config::{MAX_ACKS_OWED, MAX_INBOX_MESSAGES};
+use super::config::{MAX_ACKS_OWED, MAX_ACKS_REMEMBERED, MAX_INBOX_MESSAGES};
 use crate::wire::{Message, PayloadType};
 
 /// The payload of one stream message.
@@ -42,11 +42,14 @@ pub(super) struct Inbox {
     /// Payload bytes in `early` and `ready`.
     bytes: usize,
     acks: VecDeque<AckOwed>,
+    /// The acknowledgements sent last: those on their way when a WebSocket breaks are lost.
+    acks_sent: VecDeque<AckOwed>,
 }
 
 impl Inbox {
     pub(super) fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, expected: 0, early: BTreeMap::new(), ready: VecDeque::new(), bytes: 0, acks: VecDeque::new() }
+        let (early, ready) = (BTreeMap::new(), VecDeque::new());
+        Self { max_bytes, expected: 0, early, ready, bytes: 0, acks: VecDeque::new(), acks_sent: VecDeque::new() }
     }
 
     pub(super) fn accept(&mut self, message: Message) -> Arrival {
@@ -113,7 +116,24 @@ impl Inbox {
     }
 
     pub(super) fn next_ack(&mut self) -> Option<AckOwed> {
-        self.acks.pop_front()
+        let ack = self.acks.pop_front()?;
+        if self.acks_sent.len() == MAX_ACKS_REMEMBERED {
+            self.acks_sent.pop_front();
+        }
+        self.acks_sent.push_back(ack);
+        Some(ack)
+    }
+
+    pub(super) fn owes_acks(&self) -> bool {
+        !self.acks.is_empty()
+    }
+
+    /// After a reconnect: what was acknowledged last is to be acknowledged again. Returns how many that are.
+    pub(super) fn repeat_acks(&mut self) -> usize {
+        let repeated = self.acks_sent.len();
+        self.acks_sent.append(&mut self.acks);
+        std::mem::swap(&mut self.acks, &mut self.acks_sent);
+        repeated
     }
 }
 
@@ -213,6 +233,18 @@ mod tests {
         }
         assert_eq!(inbox.accept(message(200_001, b"x")), Arrival::Refused);
         assert!(inbox.early.len() <= MAX_INBOX_MESSAGES && inbox.acks.len() <= MAX_ACKS_OWED);
+    }
+
+    #[test]
+    fn after_a_reconnect_the_last_acknowledgements_are_owed_again_in_front() {
+        let mut inbox = Inbox::new(1 << 20);
+        assert_eq!(inbox.repeat_acks(), 0);
+        (0..300).for_each(|sequence| drop(take_in(&mut inbox, message(sequence, b"x"))));
+        assert_eq!(acks(&mut inbox).len(), 300);
+        take_in(&mut inbox, message(300, b"x"));
+        assert_eq!(inbox.repeat_acks(), MAX_ACKS_REMEMBERED);
+        let first = 300 - i64::try_from(MAX_ACKS_REMEMBERED).unwrap();
+        assert_eq!(acks(&mut inbox), (first..=300).collect::<Vec<_>>());
     }
 
     #[test]

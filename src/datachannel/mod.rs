@@ -119,7 +119,8 @@ impl DataChannel {
         }
     }
 
-    /// A WebSocket is open: queues the open message with `token`, then everything unacknowledged, in order.
+    /// A WebSocket is open: queues the open message with `token`, then the last acknowledgements once more and everything
+    /// unacknowledged, in order.
     pub fn handle_connected(&mut self, token: &str, now: Instant) {
         if self.is_closed() {
             return;
@@ -128,6 +129,7 @@ impl DataChannel {
         self.open = Some(Transmit::Text(open.to_json()));
         self.is_connected = true;
         self.outbox.resend_all(now);
+        self.stats.acks_repeated += self.inbox.repeat_acks() as u64;
         if self.state.is_handshaking() {
             self.timers.set(Timer::Handshake, now + self.config.handshake_timeout);
         }

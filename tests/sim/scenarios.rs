@@ -10,7 +10,7 @@ use crate::{
     world::{Outage, Scenario},
 };
 
-const SEEDS: std::ops::Range<u64> = 0..50;
+const SEEDS: std::ops::Range<u64> = 0..300;
 const KIB: usize = 1 << 10;
 
 pub(crate) const fn ms(millis: u64) -> Duration {
@@ -164,6 +164,21 @@ fn an_upload_goes_on_at_once_when_the_websocket_is_back() {
         // The agent resends its side of the handshake every 200 to 300 ms.
         let limit = if after < 60 { ms(1600) } else { ms(1060) };
         assert!(extra <= limit, "{after}: {extra:?} more than {undisturbed:?}");
+    }
+}
+
+#[test]
+fn acknowledgements_lost_with_a_websocket_do_not_leave_the_agent_repeating_itself() {
+    let mut scenario = base();
+    scenario.up.delay = ms(40);
+    scenario.down.delay = ms(0);
+    (scenario.agent.to_send, scenario.app.to_read) = (128 * KIB, 128 * KIB);
+    let undisturbed = scenario.run(0).took;
+    for after in (90..200).step_by(10) {
+        let outcome = Scenario { outages: vec![outage(after, 0, true)], ..scenario.clone() }.run(after);
+        let extra = outcome.took.saturating_sub(undisturbed);
+        // The agent would need 100 ms for each of the 40 that were on their way.
+        assert!(extra < ms(300), "{after}: {extra:?} more than {undisturbed:?}, {outcome:?}");
     }
 }
 
