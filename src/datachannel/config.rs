@@ -1,6 +1,6 @@
 //! Options of the engine, with their limits, and what it counts.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 /// What the open message and the handshake report. The service refuses clients below 1.2.764.0.
 const CLIENT_VERSION: &str = "1.2.764.0";
@@ -33,6 +33,14 @@ pub struct Config {
     /// Most bytes written and not acknowledged, in bytes. Default 8 MiB, at least `max_payload`. It bounds the memory of
     /// the outbox, and the throughput to this much a round trip. At most 10,000 messages are in flight as well.
     pub max_in_flight: usize,
+    /// Most frames sent in a second over a longer time: data, acknowledgements and what is sent again. Default 900;
+    /// `None` is no limit. The service is reported to cut connections on which more than about 1,000 a second go for
+    /// more than a moment. The cost is throughput: at most this many times `max_payload`. What waits merges into full
+    /// messages meanwhile.
+    pub max_frames_per_second: Option<NonZeroU32>,
+    /// Frames that may be sent at once after a pause, whatever the rate. Default 200, at least 1. A quarter of them is
+    /// kept for acknowledgements. Has no meaning without `max_frames_per_second`.
+    pub burst: u32,
     /// Most bytes received and not read, including those that wait for a missing predecessor, in bytes. Default
     /// 128 MiB, at least 1 MiB. At most 131,072 messages wait as well. Reached only when the reader stalls or after
     /// heavy loss; then the driver stops reading the socket.
@@ -48,6 +56,8 @@ impl Default for Config {
             client_version: CLIENT_VERSION.to_owned(),
             max_payload: 16 << 10,
             max_in_flight: 8 << 20,
+            max_frames_per_second: NonZeroU32::new(900),
+            burst: 200,
             max_inbox: 128 << 20,
             handshake_timeout: Duration::from_secs(30),
         }

@@ -6,7 +6,7 @@
 //! ```text
 //!            write ──▶ pending ──▶ outbox ──┐  poll_transmit
 //!                                  resends ─┤    ──────▶
-//!                          handshake, acks ─┘              WebSocket
+//!                          handshake, acks ─┘  paced       WebSocket
 //!            read  ◀── inbox ◀── acknowledged at once ◀────────
 //!                      in order                   handle_frame
 //! ```
@@ -19,6 +19,7 @@ mod event;
 mod handshake;
 mod inbox;
 mod outbox;
+mod pacing;
 mod pending;
 mod receive;
 mod rtt;
@@ -39,6 +40,7 @@ use crate::wire::{Body, Frame, HandshakeResponse, Ids, OpenDataChannel};
 use event::Events;
 use inbox::Inbox;
 use outbox::Outbox;
+use pacing::Pacer;
 use pending::Pending;
 use state::State;
 use timers::{Timer, Timers};
@@ -65,6 +67,7 @@ pub struct DataChannel {
     pending: Pending,
     outbox: Outbox,
     inbox: Inbox,
+    pacer: Pacer,
     timers: Timers,
     events: Events,
     /// `write` took fewer bytes than it was given.
@@ -111,6 +114,7 @@ impl DataChannel {
             pending: Pending::new(config.max_payload),
             outbox: Outbox::default(),
             inbox: Inbox::new(config.max_inbox),
+            pacer: Pacer::new(config.max_frames_per_second, config.burst),
             timers: Timers::default(),
             events: Events::default(),
             is_writer_waiting: false,
@@ -199,15 +203,15 @@ impl DataChannel {
         }
     }
 
-    /// The next frame to send.
+    /// The next frame to send. None where there is nothing to send, or not yet: then `poll_timeout` says when.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         if !self.is_connected || self.is_closed() {
             return None;
         }
-        if let Some(open) = self.open.take() {
-            return Some(open);
-        }
-        self.next_frame(now).map(Transmit::Binary)
+        let class = self.next_class().filter(|class| self.pacer.allows(*class, now))?;
+        let frame = self.open.take().or_else(|| self.next_frame(class, now).map(Transmit::Binary))?;
+        self.pacer.spend(class, now);
+        Some(frame)
     }
 
     /// The next event.
@@ -217,8 +221,12 @@ impl DataChannel {
 
     /// When to call `handle_timeout`.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let outbox = if self.is_connected { self.outbox.deadline() } else { None };
-        if self.is_closed() { None } else { self.timers.next().into_iter().chain(outbox).min() }
+        if self.is_closed() {
+            return None;
+        }
+        let outbox = self.outbox.deadline().filter(|_| self.is_connected);
+        let paced = self.next_class().filter(|_| self.is_connected).and_then(|class| self.pacer.opens_at(class));
+        [self.timers.next(), outbox, paced].into_iter().flatten().min()
     }
 
     /// Whether application bytes may be written and the window has room.

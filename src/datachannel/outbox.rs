@@ -130,6 +130,10 @@ impl Outbox {
         self.transmit(sequence, now);
     }
 
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
     /// The next message to send again, byte for byte as before.
     pub(super) fn next_resend(&mut self, now: Instant) -> Option<Bytes> {
         let sequence = self.lost.pop_first()?;

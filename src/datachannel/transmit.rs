@@ -4,13 +4,32 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::{DataChannel, Finish, inbox::AckOwed, state::State};
+use super::{DataChannel, Finish, inbox::AckOwed, pacing::Class, state::State};
 use crate::wire::{Acknowledge, Body, FLAGS_SINGLE, Flag, FrameBuf, Header, MessageKind, PayloadType};
 
 impl DataChannel {
-    /// Acknowledgements first: the agent repeats what is not acknowledged, and the fewer frames the better.
-    pub(super) fn next_frame(&mut self, now: Instant) -> Option<Bytes> {
-        self.next_ack(now).or_else(|| self.next_resend(now)).or_else(|| self.next_new(now))
+    /// The class of the frame that is to leave next. Acknowledgements go first: the agent repeats what is not
+    /// acknowledged, and the fewer frames the better.
+    pub(super) fn next_class(&self) -> Option<Class> {
+        match (self.inbox.owes_acks(), self.has_other_frames()) {
+            _ if self.open.is_some() => Some(Class::Ack),
+            (true, true) => Some(self.pacer.first()),
+            (true, false) => Some(Class::Ack),
+            (false, true) => Some(Class::Other),
+            (false, false) => None,
+        }
+    }
+
+    fn has_other_frames(&self) -> bool {
+        let has_new = self.pending.messages() > 0 || self.finish == Finish::Wanted;
+        self.outbox.has_lost() || self.response.is_some() || (self.state == State::Open && has_new)
+    }
+
+    pub(super) fn next_frame(&mut self, class: Class, now: Instant) -> Option<Bytes> {
+        match class {
+            Class::Ack => self.next_ack(now),
+            Class::Other => self.next_resend(now).or_else(|| self.next_new(now)),
+        }
     }
 
     fn next_ack(&mut self, now: Instant) -> Option<Bytes> {

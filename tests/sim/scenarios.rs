@@ -1,6 +1,6 @@
 //! The kinds of runs. Each runs with many seeds.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use ssmssh::datachannel::Config;
 
@@ -131,6 +131,27 @@ fn a_slow_reader_holds_the_sender_back_without_loss() {
     let mut scenario = over(Profile { loss: 20, ..bad_path() });
     scenario.app.read_pause = Some(ms(20));
     scenario.run_seeds(SEEDS);
+}
+
+#[test]
+fn a_paced_client_reaches_its_goal_at_the_rate() {
+    for (path, rate, burst) in [(base().up, 50, 10), (bad_path(), 100, 20), (bad_path(), 20, 1)] {
+        let mut scenario = over(path);
+        scenario.config.max_frames_per_second = NonZeroU32::new(rate);
+        scenario.config.burst = burst;
+        scenario.run_seeds(SEEDS);
+    }
+}
+
+#[test]
+fn a_node_faster_than_the_pace_does_not_silence_the_client() {
+    for seed in SEEDS {
+        let mut scenario = base();
+        scenario.config.max_frames_per_second = NonZeroU32::new(300);
+        scenario.config.burst = 20;
+        (scenario.agent.to_send, scenario.app.to_read) = (128 * KIB, 128 * KIB);
+        scenario.run(seed);
+    }
 }
 
 #[test]

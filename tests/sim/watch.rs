@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use ssmssh::{
-    datachannel::{DataChannel, Transmit},
+    datachannel::{Config, DataChannel, Transmit},
     wire::{Acknowledge, Body, Message, MessageKind, PayloadType},
 };
 
@@ -35,12 +35,19 @@ pub(crate) struct Watch {
     handshake_complete_at: Option<Instant>,
     at: Option<Instant>,
     steps_at_once: u32,
+    /// Frames in a second and at once, if they are limited.
+    pace: Option<(f64, f64)>,
+    /// Frames sent beyond what the rate allowed, and when that was counted last.
+    ahead: f64,
+    ahead_at: Option<Instant>,
     pub(crate) resent: usize,
 }
 
 impl Watch {
-    pub(crate) fn new(max_in_flight: usize, max_inbox: usize) -> Self {
-        Self { max_in_flight, max_inbox, ..Self::default() }
+    pub(crate) fn new(config: &Config) -> Self {
+        let Config { max_in_flight, max_inbox, .. } = *config;
+        let pace = config.max_frames_per_second.map(|rate| (f64::from(rate.get()), f64::from(config.burst)));
+        Self { max_in_flight, max_inbox, pace, ..Self::default() }
     }
 
     pub(crate) fn client_receives(&mut self, frame: &Bytes, now: Instant) {
@@ -61,6 +68,7 @@ impl Watch {
     }
 
     pub(crate) fn client_sends(&mut self, transmit: &Transmit, now: Instant) -> Result<(), String> {
+        self.check_pace(now)?;
         let Transmit::Binary(frame) = transmit else { return Ok(()) };
         let message = Message::decode(frame.clone()).map_err(|error| error.to_string())?;
         match message.kind {
@@ -71,6 +79,15 @@ impl Watch {
             MessageKind::Acknowledge => self.client_acknowledges(&message),
             other => Err(format!("the client sent {}", other.as_str())),
         }
+    }
+
+    /// In no stretch of time leave more frames than the burst and the rate allow.
+    fn check_pace(&mut self, now: Instant) -> Result<(), String> {
+        let Some((rate, burst)) = self.pace else { return Ok(()) };
+        let passed = self.ahead_at.map_or(0.0, |at| (now - at).as_secs_f64());
+        self.ahead = (self.ahead - rate * passed).max(0.0) + 1.0;
+        self.ahead_at = Some(now);
+        ensure(self.ahead <= burst + 1e-3, || format!("{} frames at once", self.ahead))
     }
 
     fn check_safe_start(&self, message: &Message, now: Instant) -> Result<(), String> {

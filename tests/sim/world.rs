@@ -103,7 +103,7 @@ impl World {
             agent: Agent::new(scenario.agent, start),
             up: Link::new(scenario.up),
             down: Link::new(scenario.down),
-            watch: Watch::new(scenario.config.max_in_flight, scenario.config.max_inbox),
+            watch: Watch::new(&scenario.config),
             outages: scenario.outages.clone().into(),
             is_up: true,
             next_switch: None,

@@ -1,11 +1,19 @@
 //! Numbers, acknowledgements, windows.
 
+use std::num::NonZeroU32;
+
 use super::*;
 
 const KIB: usize = 1 << 10;
+/// Bytes of the handshake's response.
+const RESPONSE: u64 = 147;
 
 fn small_window() -> Config {
     Config { max_payload: KIB, max_in_flight: 4 * KIB, ..Config::default() }
+}
+
+fn unpaced() -> Config {
+    Config { max_frames_per_second: None, ..Config::default() }
 }
 
 #[test]
@@ -57,7 +65,7 @@ fn a_sliver_of_the_window_is_not_filled_with_part_of_a_message() {
 
 #[test]
 fn the_number_of_messages_in_flight_is_bounded_too() {
-    let mut bench = Bench::open(Config::default());
+    let mut bench = Bench::open(unpaced());
     let mut written = 0;
     while bench.write(b"x") == 1 {
         written += bench.data_sent().len();
@@ -141,6 +149,42 @@ fn after_a_reconnect_what_was_acknowledged_last_is_acknowledged_again() {
     bench.connect();
     assert_eq!(bench.acks_sent(), [0, 1, 2, 3, 4]);
     assert_eq!(bench.channel.stats().acks_repeated, 4);
+}
+
+#[test]
+fn frames_beyond_the_burst_leave_at_the_rate_and_merge_meanwhile() {
+    let config = Config { max_frames_per_second: NonZeroU32::new(100), burst: 12, ..Config::default() };
+    let mut bench = Bench::open(config);
+    bench.run(Duration::from_secs(1));
+    for _ in 0..20 {
+        bench.write(b"xy");
+        bench.drain();
+    }
+    assert_eq!(bench.channel.stats().bytes_sent, 2 * 9 + RESPONSE);
+    assert_eq!(bench.channel.poll_timeout(), Some(bench.now + 10 * MS));
+    assert_eq!(bench.run(9 * MS), NOTHING);
+    assert_eq!(bench.run(MS), [10]);
+    assert_eq!(bench.channel.stats().bytes_sent, 2 * 20 + RESPONSE);
+}
+
+#[test]
+fn an_acknowledgement_leaves_at_once_while_an_upload_waits_for_its_turn() {
+    let mut bench = Bench::open(Config { max_payload: KIB, burst: 100, ..Config::default() });
+    bench.run(Duration::from_secs(1));
+    bench.write(&vec![7; 100 * KIB]);
+    assert_eq!(bench.data_sent().len(), 75);
+    bench.output(3, b"now");
+    assert_eq!(bench.acks_sent(), [3]);
+}
+
+#[test]
+fn a_new_websocket_does_not_fill_the_bucket() {
+    let mut bench = Bench::open(Config { burst: 1, ..Config::default() });
+    bench.channel.handle_disconnected(bench.now);
+    bench.channel.handle_connected("token", bench.now);
+    assert_eq!(bench.channel.poll_transmit(bench.now), None);
+    bench.now = bench.channel.poll_timeout().unwrap();
+    assert!(matches!(bench.channel.poll_transmit(bench.now), Some(Transmit::Text(_))));
 }
 
 #[test]
