@@ -52,9 +52,6 @@ pub(crate) struct ConnectionArgs {
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ssmssh", version, args_override_self = true, max_term_width = 100, after_help = SSMSSH_NOTES)]
 pub(crate) struct SsmsshArgs {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-
     /// User to log in as
     #[arg(short = 'l', value_name = "USER")]
     pub(crate) user: Option<String>,
@@ -82,6 +79,10 @@ pub(crate) struct SsmsshArgs {
     /// Command to run instead of a shell, its words joined by spaces; options behind its first word are its own
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
+
+    // Last, because its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
 }
 
 const SSMSSH_NOTES: &str = "\
@@ -90,9 +91,9 @@ Exit status:
   128+n if signal n ended ssmssh; 141 if the reader of standard output went away
 
 Environment:
-  SSMSSH_USER         user, if neither `user@` nor -l names one (then: ec2-user)
-  SSMSSH_IDENTITY     private key file, if no -i names one (then: id_ed25519, id_ecdsa, id_rsa in ~/.ssh)
-  SSMSSH_KNOWN_HOSTS  file of known host keys (then: ssmssh/known_hosts in $XDG_STATE_HOME or ~/.local/state)
+  SSMSSH_USER         user, if neither `user@` nor -l names one; else ec2-user
+  SSMSSH_IDENTITY     private key file, if no -i names one; else ~/.ssh/id_ed25519, id_ecdsa, id_rsa
+  SSMSSH_KNOWN_HOSTS  file of known host keys; else ~/.local/state/ssmssh/known_hosts
   AWS_PROFILE, AWS_REGION and the other variables of the AWS tools
 
 Keys:

@@ -36,9 +36,6 @@ const SFTP_START: Duration = Duration::from_secs(30);
 #[command(name = "ssmcp", version, args_override_self = true, max_term_width = 100, after_help = NOTES)]
 #[command(override_usage = "ssmcp [OPTIONS] SOURCE... TARGET")]
 struct SsmcpArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// TCP port of the SSH server on the node
     #[arg(short = 'P', value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -54,6 +51,10 @@ struct SsmcpArgs {
     /// Files and directories, the last of them the target: a PATH on this machine or [USER@]NODE:PATH
     #[arg(value_name = "PATH", required = true)]
     operands: Vec<OsString>,
+
+    // Last, because its heading holds for all that follows.
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 const NOTES: &str = "\
