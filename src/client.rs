@@ -54,7 +54,8 @@ pub enum ClientError {
 }
 
 impl ClientBuilder {
-    /// The profile of `~/.aws/config`. Default: `AWS_PROFILE`, then `default`.
+    /// The profile of `~/.aws/config`. Its credentials are then used even where the environment holds others. Default:
+    /// those of the environment, then the profile that `AWS_PROFILE` names, then `default`.
     #[must_use]
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.service = self.service.profile(name);

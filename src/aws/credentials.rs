@@ -3,6 +3,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use aws_config::SdkConfig;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
@@ -31,7 +34,7 @@ pub(super) struct FreshCredentials {
 }
 
 pub(super) enum Source {
-    /// The default chain: environment, profile, web identity, container, instance.
+    /// The named profile; without one the default chain: environment, profile, web identity, container, instance.
     Chain(Settings),
     /// The provider of a configuration that the caller made.
     Given(SharedCredentialsProvider),
@@ -77,11 +80,24 @@ impl Source {
             Self::Given(provider) => provider.provide_credentials().await,
             Self::Chain(settings) => {
                 let config = settings.load().await;
+                if let Some(profile) = &settings.profile {
+                    return of_profile(profile, &config).provide_credentials().await;
+                }
                 let provider = config.credentials_provider();
                 provider.ok_or_else(|| CredentialsError::not_loaded("none configured"))?.provide_credentials().await
             }
         }
     }
+}
+
+/// A profile that was named outweighs credentials in the environment, as with every AWS tool; in the SDK's chain the
+/// environment would come first, and the calls would go to another account than the one that was asked for.
+fn of_profile(name: &str, config: &SdkConfig) -> ProfileFileCredentialsProvider {
+    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
+    if let Some(client) = config.http_client() {
+        provider = provider.with_http_client(client);
+    }
+    ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(name).build()
 }
 
 impl ProvideCredentials for FreshCredentials {

@@ -118,10 +118,10 @@ pub(super) fn credentials(error: &CredentialsError, profile: Option<&str>) -> Se
         return ServiceError::Expired(format!("{causes}: {}", login(profile)));
     }
     // The instance's role is the last that the chain asks: what fails there, outside of EC2, is that nothing else had any.
-    if matches!(error, CredentialsError::CredentialsNotLoaded(_)) || causes.contains("IMDS") {
+    if profile.is_none() && (matches!(error, CredentialsError::CredentialsNotLoaded(_)) || causes.contains("IMDS")) {
         return ServiceError::Credentials(format!(
             "none found in the environment, the profile or the instance's role; name a profile, or {}",
-            login(profile)
+            login(None)
         ));
     }
     ServiceError::Credentials(causes)

@@ -73,7 +73,8 @@ struct Settings {
 }
 
 impl AwsServiceBuilder {
-    /// The profile of `~/.aws/config`. Default: `AWS_PROFILE`, then `default`.
+    /// The profile of `~/.aws/config`. Its credentials are then used even where the environment holds others. Default:
+    /// those of the environment, then the profile that `AWS_PROFILE` names, then `default`.
     #[must_use]
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.settings.profile = Some(name.into());
@@ -110,7 +111,7 @@ impl AwsServiceBuilder {
     pub async fn build(self) -> Result<AwsService, ServiceError> {
         let Self { mut settings } = self;
         let config = settings.load().await;
-        let region = config.region().ok_or(ServiceError::NoRegion)?.to_string();
+        let region = region_of(&config)?;
         settings.region = Some(region.clone());
         let profile = settings.profile.clone();
         Ok(AwsService::new(&config, region, profile, Source::Chain(settings)))
@@ -147,7 +148,7 @@ impl AwsService {
     /// A service over a configuration that the program has already, with its own credentials provider, HTTP client,
     /// time-outs and retries. It must name a region and credentials.
     pub fn from_sdk_config(config: &SdkConfig) -> Result<Self, ServiceError> {
-        let region = config.region().ok_or(ServiceError::NoRegion)?.to_string();
+        let region = region_of(config)?;
         let provider = config.credentials_provider();
         let provider = provider.ok_or_else(|| ServiceError::Credentials("the configuration names none".to_owned()))?;
         Ok(Self::new(config, region, None, Source::Given(provider)))
@@ -175,6 +176,12 @@ impl AwsService {
     pub fn region(&self) -> &str {
         &self.inner.region
     }
+}
+
+/// A variable that is set to nothing, as `AWS_REGION=` is, names no region.
+fn region_of(config: &SdkConfig) -> Result<String, ServiceError> {
+    let region = config.region().map(Region::to_string).filter(|region| !region.is_empty());
+    region.ok_or(ServiceError::NoRegion)
 }
 
 /// The host of the endpoint that replaces the public one, found the way the SSM client finds it.

@@ -256,6 +256,8 @@ async fn every_upgrade_is_signed_with_the_credentials_of_its_moment() {
 async fn a_missing_region_and_missing_credentials_are_told_apart() {
     let no_region = SdkConfig::builder().build();
     assert!(matches!(AwsService::from_sdk_config(&no_region), Err(ServiceError::NoRegion)));
+    let empty_region = SdkConfig::builder().region(Region::new("")).build();
+    assert!(matches!(AwsService::from_sdk_config(&empty_region), Err(ServiceError::NoRegion)));
     let no_credentials = SdkConfig::builder().region(Region::new("eu-west-1")).build();
     assert!(matches!(AwsService::from_sdk_config(&no_credentials), Err(ServiceError::Credentials(_))));
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser};
 
 use super::target::Target;
@@ -53,7 +54,7 @@ pub(crate) struct ConnectionArgs {
 #[command(name = "ssmssh", version, args_override_self = true, max_term_width = 100, after_help = SSMSSH_NOTES)]
 pub(crate) struct SsmsshArgs {
     /// User to log in as
-    #[arg(short = 'l', value_name = "USER")]
+    #[arg(short = 'l', value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) user: Option<String>,
 
     /// TCP port of the SSH server on the node
@@ -160,6 +161,7 @@ mod tests {
         assert!(parse(&[]).is_err());
         assert!(parse(&["example.com"]).unwrap_err().to_string().contains("is not a node id"));
         assert!(parse(&["-p", "0", NODE]).is_err());
+        assert!(parse(&["-l", "", NODE]).is_err());
         assert!(parse(&["-tT", NODE]).is_err());
     }
 }

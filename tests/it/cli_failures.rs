@@ -157,6 +157,36 @@ async fn a_node_that_is_not_connected_is_told_with_the_region() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_is_set_to_nothing_is_a_missing_one() {
+    let lab = fast_lab().await;
+    let ran = Cli::in_lab(&lab).env("AWS_REGION", "").args([lab.node(), "true"]).run().await;
+    assert_eq!(ran.code, Some(255));
+    assert!(ran.stderr.starts_with("ssmssh: no AWS region is configured"), "{}", ran.stderr);
+}
+
+/// As with the AWS CLI: whoever names an account's profile must not be sent to the account of a forgotten variable.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_that_is_named_outweighs_credentials_in_the_environment() {
+    let lab = fast_lab().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials");
+    let of_lab = |name: &str| lab.env().into_iter().find(|(found, _)| found == name).expect("set by the lab").1;
+    let [id, secret, token] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].map(of_lab);
+    let keys = [("aws_access_key_id", id), ("aws_secret_access_key", secret), ("aws_session_token", token)];
+    let lines = keys.map(|(name, value)| format!("{name} = {value}\n"));
+    fs::write(&file, format!("[of-the-lab]\n{}", lines.concat())).unwrap();
+    let with_profile = |name: &str| {
+        let cli = Cli::in_lab(&lab).env("AWS_SHARED_CREDENTIALS_FILE", &file).env("AWS_ACCESS_KEY_ID", "AKIAOTHER");
+        cli.args(["--profile", name, lab.node(), "true"]).run()
+    };
+    let ran = with_profile("of-the-lab").await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let ran = with_profile("missing").await;
+    assert_eq!(ran.code, Some(255));
+    assert!(ran.stderr.contains("`missing`"), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_user_that_the_key_does_not_open_is_told() {
     let lab = fast_lab().await;
     let ran = Cli::in_lab(&lab).args(["-q", "-l", "nobody-here", lab.node(), "true"]).run().await;
