@@ -23,6 +23,10 @@ use crate::stream::{Denied, DialError, ServiceError, StreamError, TargetId};
 /// Exit status of every failure that is not the remote command's.
 pub(crate) const FAILURE: u8 = 255;
 
+/// What the agent reports, a minute later, when its worker has crashed. A port on which nothing listens makes it crash
+/// (agent: `outofproc/master.go: WaitForProcess`).
+const WORKER_CRASHED: &str = "document process failed unexpectedly";
+
 /// The name that stands before every line: the command's.
 static PROGRAM: OnceLock<&'static str> = OnceLock::new();
 
@@ -254,10 +258,11 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
             vec![hint("an endpoint of your own is named with `--endpoint-url` or AWS_ENDPOINT_URL_SSM")]
         }
         StreamError::Connect { source, .. } => vec![hint(dial_hint(source))],
-        StreamError::Channel(ChannelError::HandshakeTimeout(_)) | StreamError::EndedEarly => {
-            vec![hint("does an SSH server listen on this port of the node? Another is named with `-p` (ssmcp: `-P`)")]
+        StreamError::Ended(text) if text.contains(WORKER_CRASHED) => vec![listening_hint()],
+        StreamError::Channel(ChannelError::HandshakeTimeout(_)) | StreamError::EndedEarly => vec![listening_hint()],
+        StreamError::Channel(ChannelError::MalformedHandshake { .. }) => {
+            vec![hint("the document AWS-StartSSHSession needs SSM agent 2.3.672.0 or later")]
         }
-        StreamError::Channel(_) => vec![hint("the document AWS-StartSSHSession needs SSM agent 2.3.672.0 or later")],
         StreamError::Lost { .. } => vec![hint("connect again; what ran on the node's terminal has been hung up")],
         StreamError::NotTerminated { .. } => {
             vec![hint(
@@ -266,6 +271,10 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
         }
         _ => Vec::new(),
     }
+}
+
+fn listening_hint() -> Hint {
+    hint("does an SSH server listen on this port of the node? Another is named with `-p` (ssmcp: `-P`)")
 }
 
 /// Host keys and logins say themselves what to do about them.
@@ -360,6 +369,22 @@ mod tests {
         }
         ssmssh: hint: if it is allowed, log in again: `aws sso login`, or whatever issues your credentials
         "#);
+    }
+
+    #[test]
+    fn a_crash_of_the_agents_worker_raises_the_question_of_the_port() {
+        let text = "document process failed unexpectedly: document worker timed out".to_owned();
+        let shown = render(&CliError::Client(StreamError::Ended(text).into()));
+        assert!(shown.contains("listen on this port"), "{shown}");
+        let idle = render(&CliError::Client(StreamError::Ended("idle for 20 minutes".to_owned()).into()));
+        assert!(!idle.contains("hint"), "{idle}");
+    }
+
+    #[test]
+    fn encryption_that_is_refused_is_not_put_down_to_an_old_agent() {
+        let error = ChannelError::UnsupportedAction { action: "KMSEncryption".to_owned() };
+        let shown = render(&CliError::Client(StreamError::Channel(error).into()));
+        assert!(shown.contains("KMSEncryption") && !shown.contains("2.3.672.0"), "{shown}");
     }
 
     #[test]

@@ -147,6 +147,8 @@ where
 
 /// As [`copy`], until `stop` is ready: then temporary files are removed, which takes two seconds at most, and
 /// [`CopyError::Stopped`] is returned.
+///
+/// Cancelling it does what cancelling [`copy`] does.
 pub async fn copy_until<P, S>(
     sources: Vec<Location>,
     destination: Location,
