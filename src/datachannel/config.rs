@@ -113,6 +113,8 @@ pub struct Stats {
     pub unknown_messages: u64,
     /// Stream messages whose payload type a client does not expect; they are acknowledged.
     pub unknown_payloads: u64,
+    /// The largest payload acknowledged, in bytes.
+    pub largest_acknowledged: usize,
     /// Payload bytes sent and not acknowledged at present.
     pub in_flight: usize,
     /// The smoothed round-trip time, once there was a sample.

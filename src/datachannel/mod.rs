@@ -250,10 +250,17 @@ impl DataChannel {
         self.state == State::Closed
     }
 
+    /// The size of the first payload above 1 KiB and when it was sent first, as long as no payload above 1 KiB has been
+    /// acknowledged: it is not known whether the service takes such at all.
+    pub fn unproven_payload(&self) -> Option<(usize, Instant)> {
+        self.outbox.unproven()
+    }
+
     /// What has been seen so far.
     pub fn stats(&self) -> Stats {
         Stats {
             messages_forgotten: self.outbox.forgotten(),
+            largest_acknowledged: self.outbox.largest_acknowledged(),
             in_flight: self.outbox.bytes(),
             round_trip: self.outbox.round_trip(),
             ..self.stats

@@ -29,6 +29,9 @@ const ENOUGH_FOR_OLD_AGENTS: u32 = 12;
 /// The agent leaves the first bytes unacknowledged while it connects to its port, which takes less than this.
 const FIRST_DATA_TIMEOUT: Duration = Duration::from_millis(30);
 
+/// Payloads that every service takes: the official client never sends larger ones.
+const ALWAYS_TAKEN: usize = 1 << 10;
+
 #[derive(Debug)]
 struct Sent {
     frame: Bytes,
@@ -69,6 +72,10 @@ pub(super) struct Outbox {
     rtt: RttEstimator,
     silence: Silence,
     data_acknowledged: bool,
+    /// The largest payload acknowledged.
+    largest_acknowledged: usize,
+    /// The first payload above what is always taken, and when it was sent first.
+    first_large: Option<(usize, Instant)>,
     /// The agent acknowledges a message once only.
     is_agent_old: bool,
     forgotten: u64,
@@ -108,6 +115,16 @@ impl Outbox {
         self.rtt.smoothed()
     }
 
+    /// The largest payload acknowledged.
+    pub(super) fn largest_acknowledged(&self) -> usize {
+        self.largest_acknowledged
+    }
+
+    /// The first payload above what is always taken, and when it was sent first, while none such is acknowledged.
+    pub(super) fn unproven(&self) -> Option<(usize, Instant)> {
+        self.first_large.filter(|_| self.largest_acknowledged <= ALWAYS_TAKEN)
+    }
+
     /// Messages no longer waited for, although they were not acknowledged.
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
@@ -125,6 +142,9 @@ impl Outbox {
             self.silence = Silence { since: Some(now), ..Silence::default() };
         }
         self.bytes += payload;
+        if payload > ALWAYS_TAKEN {
+            self.first_large.get_or_insert((payload, now));
+        }
         let sent = Sent { frame, payload, is_data, transmissions: 0, transmission: 0, at: now, place: Place::Lost };
         self.messages.push_back(Some(sent));
         self.transmit(sequence, now);
@@ -153,6 +173,7 @@ impl Outbox {
     pub(super) fn acknowledge(&mut self, sequence: i64, now: Instant) -> bool {
         let Some(sent) = u64::try_from(sequence).ok().and_then(|sequence| self.take(sequence)) else { return false };
         self.data_acknowledged |= sent.is_data;
+        self.largest_acknowledged = self.largest_acknowledged.max(sent.payload);
         self.silence.since = Some(now);
         self.silence.probes = 0;
         let elapsed = now.saturating_duration_since(sent.at);

@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::clock::now;
 use super::link::{Link, Outage};
+use super::payload::LargePayloads;
 use super::service::{Grant, SsmService, StartRequest, report_stage};
 use super::shared::{Goal, Shared, State, wake};
 use super::socket::{Connect, Socket};
@@ -111,6 +112,7 @@ struct Driver<'a> {
     connected: Connected,
     /// The outage under way, until a connection has carried something or has lasted.
     outage: Option<Outage>,
+    large_payloads: LargePayloads,
 }
 
 /// The present connection.
@@ -151,6 +153,7 @@ impl<'a> Driver<'a> {
             finishing: None,
             connected: Connected { since: now(), progress: 0 },
             outage: None,
+            large_payloads: LargePayloads::new(now()),
         }
     }
 
@@ -202,9 +205,11 @@ impl<'a> Driver<'a> {
         self.outgoing.clear();
         self.received.clear();
         let lost = now();
+        let cut = Arc::new(cut);
         let progress = {
             let mut state = shared.lock();
             state.channel.handle_disconnected(lost);
+            self.large_payloads.cut(state.channel.unproven_payload(), &cut).map_err(Err)?;
             progress(&state)
         };
         if progress != self.connected.progress || lost - self.connected.since >= SETTLED {
@@ -213,7 +218,7 @@ impl<'a> Driver<'a> {
         let outage = self.outage.get_or_insert_with(|| Outage::new(lost));
         let (since, until) = (outage.since, self.link.gives_up(outage.since, is_open));
         shared.connection.send_replace(ConnectionState::Reconnecting { since, until, cause: cut.to_string() });
-        let cut = StreamError::Cut(Arc::new(cut));
+        let cut = StreamError::Cut(cut);
         let (socket, token) = tokio::select! {
             next = self.link.resume(&self.url, cut, outage, is_open) => next.map_err(Err)?,
             () = self.link.is_given_up(is_open) => return Err(self.given_up()),
@@ -221,6 +226,7 @@ impl<'a> Driver<'a> {
         self.socket = socket;
         self.is_flushed = true;
         self.connected = Connected { since: now(), progress };
+        self.large_payloads.attentive(self.connected.since);
         shared.lock().channel.handle_connected(&token, self.connected.since);
         if let Some(finishing) = &mut self.finishing {
             finishing.heard = self.connected.since;
@@ -282,8 +288,23 @@ impl<'a> Driver<'a> {
         let limit = self.follow_goal(&mut state, is_heard, now)?;
         self.refill(&mut state, now);
         self.tell(&mut state)?;
-        self.is_listening = !state.channel.is_inbox_full();
-        Ok(state.channel.poll_timeout().into_iter().chain(limit).min())
+        let proof = self.expect_proof(&state, now)?;
+        Ok(state.channel.poll_timeout().into_iter().chain(limit).chain(proof).min())
+    }
+
+    /// Gives up on a large payload that nobody acknowledges; says until when to wait for that.
+    fn expect_proof(&mut self, state: &State, now: Instant) -> Result<Option<Instant>, Stop> {
+        let was_listening = std::mem::replace(&mut self.is_listening, !state.channel.is_inbox_full());
+        if !was_listening {
+            self.large_payloads.attentive(now);
+        }
+        let unproven = state.channel.unproven_payload().filter(|_| self.is_listening);
+        match (self.large_payloads.deadline(unproven), unproven) {
+            (Some(deadline), Some((size, _))) if deadline <= now => {
+                Err(Stop::Failed(StreamError::PayloadRefused { size, cut: None }))
+            }
+            (deadline, _) => Ok(deadline),
+        }
     }
 
     /// Does what the user wants; says until when a shutdown may take.

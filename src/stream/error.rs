@@ -70,6 +70,19 @@ pub enum StreamError {
     /// The connection was cut.
     #[error("the connection was cut")]
     Cut(#[source] Arc<io::Error>),
+    /// The first payload above 1 KiB did not get through: the connection was cut whenever it was sent, or it was never
+    /// acknowledged. Another stream with payloads of 1 KiB may work.
+    #[error(
+        "a payload of {size} bytes did not get through, and no smaller one above 1 KiB has: \
+         the service may not take them; limit payloads to 1 KiB (`max_payload`, `--max-payload 1024`)"
+    )]
+    PayloadRefused {
+        /// The payload's size.
+        size: usize,
+        /// How the connection was cut, if it was.
+        #[source]
+        cut: Option<Arc<io::Error>>,
+    },
     /// The stream was shut down, and the node did not confirm all that was written before.
     #[error("the node did not confirm everything that was sent")]
     Unconfirmed,
@@ -141,9 +154,12 @@ impl StreamError {
             Self::Cut(source) => source.kind(),
             Self::UpgradeRefused { .. } => ErrorKind::ConnectionRefused,
             Self::Channel(ChannelError::HandshakeTimeout(_)) => ErrorKind::TimedOut,
-            Self::Ended(_) | Self::EndedEarly | Self::Incomplete | Self::Lost { .. } | Self::Terminated => {
-                ErrorKind::ConnectionAborted
-            }
+            Self::Ended(_)
+            | Self::EndedEarly
+            | Self::Incomplete
+            | Self::Lost { .. }
+            | Self::PayloadRefused { .. }
+            | Self::Terminated => ErrorKind::ConnectionAborted,
             Self::ShutDown => ErrorKind::BrokenPipe,
             _ => ErrorKind::Other,
         }

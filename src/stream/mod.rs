@@ -24,6 +24,7 @@ mod driver;
 mod error;
 mod link;
 mod liveness;
+mod payload;
 mod proxy;
 mod service;
 mod shared;

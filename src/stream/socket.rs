@@ -13,6 +13,7 @@ use http::{Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
@@ -241,9 +242,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocket<S> {
     }
 }
 
-fn closed(reason: Option<CloseFrame>) -> io::Error {
-    let reason = reason.map_or_else(String::new, |r| format!(": {} {}", u16::from(r.code), r.reason));
-    io::Error::new(io::ErrorKind::ConnectionAborted, format!("the service closed the WebSocket{reason}"))
+/// The service closed the WebSocket with this code.
+#[derive(Debug, thiserror::Error)]
+#[error("the service closed the WebSocket: {} {reason}", u16::from(*.code))]
+struct Closed {
+    code: CloseCode,
+    reason: String,
+}
+
+fn closed(frame: Option<CloseFrame>) -> io::Error {
+    let Some(frame) = frame else {
+        return io::Error::new(io::ErrorKind::ConnectionAborted, "the service closed the WebSocket");
+    };
+    let closed = Closed { code: frame.code, reason: frame.reason.to_string() };
+    io::Error::new(io::ErrorKind::ConnectionAborted, closed)
+}
+
+/// Whether the service closed the WebSocket because of a message: it was too big, or against its policy.
+pub(super) fn is_size_refused(error: &io::Error) -> bool {
+    let closed = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(closed, Some(Closed { code: CloseCode::Size | CloseCode::Policy, .. }))
 }
 
 fn lost(error: WsError) -> io::Error {

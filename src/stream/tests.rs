@@ -4,6 +4,7 @@ mod carrying;
 mod ending;
 mod network;
 mod opening;
+mod payloads;
 mod resuming;
 mod secure;
 mod surviving;

@@ -124,11 +124,11 @@ async fn a_server_whose_authority_is_unknown_is_refused() {
 async fn a_bundle_that_is_of_no_use_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("roots.pem");
-    let missing = greet(&Network::new().ca_bundle(&file), 9).await.unwrap_err();
+    let port = Authority::new().serve("localhost").await;
+    let missing = greet(&Network::new().ca_bundle(&file), port).await.unwrap_err();
     assert!(missing.to_string().contains("roots.pem"), "{missing}");
     for content in ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         std::fs::write(&file, content).unwrap();
-        let port = Authority::new().serve("localhost").await;
         let error = greet(&Network::new().ca_bundle(&file), port).await.unwrap_err();
         assert!(matches!(&error, DialError::CaBundle { file: named, .. } if *named == file), "{error:?}");
     }

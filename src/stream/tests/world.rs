@@ -215,9 +215,13 @@ impl Node {
     }
 
     /// Closes the WebSocket as the service does every hour.
-    pub(super) async fn say_bye(mut self) -> Agent {
-        let bye = CloseFrame { code: CloseCode::Normal, reason: "Bye".into() };
-        self.socket.close(Some(bye)).await.unwrap();
+    pub(super) async fn say_bye(self) -> Agent {
+        self.close_websocket(1000, "Bye").await
+    }
+
+    pub(super) async fn close_websocket(mut self, code: u16, reason: &'static str) -> Agent {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+        self.socket.close(Some(frame)).await.unwrap();
         self.agent
     }
 

@@ -1,0 +1,54 @@
+//! Whether the service takes payloads above 1 KiB, which only the first of them shows.
+//!
+//! The official client never sends larger ones, and what the service takes is not documented. A message that was sent once
+//! must be sent again as it was, so a stream whose first large payload does not get through cannot go on.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::StreamError;
+use super::socket::is_size_refused;
+
+/// Cuts in a row, each while a large payload was on its way, after which it is to blame. One may be chance.
+const CUTS: u32 = 3;
+
+/// How long a large payload may stay unacknowledged on a connection that is read. It is sent again every second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What has spoken against large payloads so far.
+#[derive(Debug)]
+pub(super) struct LargePayloads {
+    cuts: u32,
+    /// Since when an acknowledgement would have been seen.
+    attentive_since: Instant,
+}
+
+impl LargePayloads {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { cuts: 0, attentive_since: now }
+    }
+
+    /// The socket is new, or was not read until now.
+    pub(super) fn attentive(&mut self, now: Instant) {
+        self.attentive_since = now;
+    }
+
+    /// Until when the payload must have been acknowledged.
+    pub(super) fn deadline(&self, unproven: Option<(usize, Instant)>) -> Option<Instant> {
+        unproven.map(|(_, sent)| sent.max(self.attentive_since) + PATIENCE)
+    }
+
+    /// The connection was cut; says whether the payload is to blame.
+    pub(super) fn cut(&mut self, unproven: Option<(usize, Instant)>, cut: &Arc<io::Error>) -> Result<(), StreamError> {
+        let Some((size, _)) = unproven else {
+            self.cuts = 0;
+            return Ok(());
+        };
+        self.cuts += 1;
+        if self.cuts < CUTS && !is_size_refused(cut) {
+            return Ok(());
+        }
+        Err(StreamError::PayloadRefused { size, cut: Some(Arc::clone(cut)) })
+    }
+}

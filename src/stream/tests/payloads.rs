@@ -1,0 +1,96 @@
+//! A service that does not take large payloads.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::world::*;
+use crate::stream::*;
+
+/// The error that the stream ends with.
+async fn refusal(stream: &mut SsmStream) -> StreamError {
+    let error = patiently(stream.read_u8()).await.unwrap_err();
+    let refused = StreamError::from_io(&error).cloned();
+    let Some(StreamError::PayloadRefused { size: 5000, .. }) = refused else { panic!("{error:?}") };
+    assert!(error.to_string().contains("--max-payload 1024"), "{error}");
+    refused.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_payload_that_cuts_the_connection_again_and_again_is_to_blame() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    stream.write_all(&pattern(100)).await.unwrap();
+    node.read(100).await;
+    stream.write_all(&pattern(5000)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(node.next_unacknowledged().await.unwrap().payload.len(), 5000);
+        node = node.hang_up().moves_to(world.dial().await.accept().await);
+        node.opened().await;
+    }
+    assert_eq!(node.next_unacknowledged().await.unwrap().payload.len(), 5000);
+    node.hang_up();
+    assert!(refusal(&mut stream).await.source().is_some());
+    let _ = patiently(stream.handle().closed()).await;
+    assert_eq!(world.service.calls().last().map(String::as_str), Some("terminate"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_calls_a_message_too_big_is_believed_at_once() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    stream.write_all(&pattern(5000)).await.unwrap();
+    node.next_unacknowledged().await.unwrap();
+    node.close_websocket(1009, "message too big").await;
+    let refused = refusal(&mut stream).await;
+    assert!(refused.source().unwrap().to_string().contains("1009 message too big"), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_payload_that_is_never_acknowledged_is_to_blame() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    let before = Instant::now();
+    stream.write_all(&pattern(5000)).await.unwrap();
+    let swallowing = async { while node.next_unacknowledged().await.is_some() {} };
+    let (refused, ()) = tokio::join!(refusal(&mut stream), swallowing);
+    assert!(refused.source().is_none());
+    assert_eq!(before.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_a_large_payload_was_acknowledged_silence_and_cuts_are_not_its_fault() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    stream.write_all(&pattern(5000)).await.unwrap();
+    node.read(5000).await;
+    stream.write_all(&pattern(5000)).await.unwrap();
+    for _ in 0..5 {
+        node.next_unacknowledged().await.unwrap();
+        node = node.hang_up().moves_to(world.dial().await.accept().await);
+        node.opened().await;
+    }
+    node.idle(Duration::from_mins(5)).await;
+    assert!(node.read(5000).await == pattern(5000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn acknowledgements_that_wait_behind_a_full_inbox_are_not_missed() {
+    let mut world = World::new();
+    let mut options = StreamOptions::default();
+    options.channel.max_inbox = 1 << 20;
+    let (mut stream, mut node) = world.stream(options).await;
+    let data = pattern(1 << 20);
+    node.print(&data).await;
+    until(|| stream.shared.lock().channel.is_inbox_full()).await;
+    stream.write_all(&pattern(5000)).await.unwrap();
+    node.read(5000).await;
+    node.idle(Duration::from_mins(5)).await;
+    let mut received = vec![0; data.len()];
+    patiently(stream.read_exact(&mut received)).await.unwrap();
+    stream.write_all(b"k").await.unwrap();
+    assert_eq!(node.read(1).await, b"k");
+    assert_eq!(world.service.calls(), ["start", "sign"]);
+}
