@@ -84,13 +84,15 @@ async fn bytes_go_there_and_back_and_the_session_ends_with_the_stream() {
 
 #[tokio::test]
 async fn bytes_survive_a_connection_that_is_cut_again_and_again() {
-    let lab = lab(|lab| lab.cut_every(Cut::Bye, Duration::from_millis(300))).await;
-    let mut stream = open(&lab).await.unwrap();
-    let resumed = |event: &Event| matches!(event, Event::SessionResumed { .. });
-    while lab.events().iter().filter(|event| resumed(event)).count() < 3 {
-        stream = echoes(stream, 1 << 20).await;
+    for cut in [Cut::Bye, Cut::Reset] {
+        let lab = lab(|lab| lab.cut_every(cut, Duration::from_millis(300))).await;
+        let mut stream = open(&lab).await.unwrap();
+        let resumed = |event: &Event| matches!(event, Event::SessionResumed { .. });
+        while lab.events().iter().filter(|event| resumed(event)).count() < 3 {
+            stream = echoes(stream, 1 << 20).await;
+        }
+        stream.shutdown().await.unwrap();
     }
-    stream.shutdown().await.unwrap();
 }
 
 #[tokio::test]
