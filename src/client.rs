@@ -145,9 +145,11 @@ impl Client {
         session: SessionBuilder,
     ) -> Result<Connection, ClientError> {
         let stream = self.open(target, port).await?;
-        let handle = stream.handle();
-        let session = session.connect(stream).await?;
-        Ok(Connection { session, stream: handle })
+        let stream_handle = stream.handle();
+        let cancelled = TerminateOnDrop(Some(stream_handle.clone()));
+        let session = session.connect(stream).await;
+        cancelled.disarm();
+        Ok(Connection { session: session?, stream: stream_handle })
     }
 
     /// Waits until every SSM session that this client and its clones have opened is over, cancelled and dropped ones
@@ -158,6 +160,24 @@ impl Client {
     pub async fn wait_idle(&self) {
         // Fails when the sender is gone, which `self` holds.
         let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
+    }
+}
+
+/// Ends the SSM session of a login that is given up without delivering its last bytes, which are of use to nobody: where
+/// nothing answers, as on a port without a server, that would only keep the session open until the process is gone.
+struct TerminateOnDrop(Option<StreamHandle>);
+
+impl TerminateOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for TerminateOnDrop {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.0 {
+            stream.terminate();
+        }
     }
 }
 

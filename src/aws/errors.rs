@@ -118,7 +118,11 @@ pub(super) fn credentials(error: &CredentialsError, profile: Option<&str>) -> Se
         return ServiceError::Expired(format!("{causes}: {}", login(profile)));
     }
     // The instance's role is the last that the chain asks: what fails there, outside of EC2, is that nothing else had any.
-    if profile.is_none() && (matches!(error, CredentialsError::CredentialsNotLoaded(_)) || causes.contains("IMDS")) {
+    let is_missing = matches!(error, CredentialsError::CredentialsNotLoaded(_));
+    if let Some(profile) = profile.filter(|_| is_missing) {
+        return ServiceError::Credentials(format!("none found in the profile `{profile}`, if there is such a profile"));
+    }
+    if profile.is_none() && (is_missing || causes.contains("IMDS")) {
         return ServiceError::Credentials(format!(
             "none found in the environment, the profile or the instance's role; name a profile, or {}",
             login(None)

@@ -272,6 +272,8 @@ fn an_expired_login_says_what_to_run() {
     );
     let missing = errors::credentials(&CredentialsError::not_loaded("nothing"), None);
     assert!(matches!(&missing, ServiceError::Credentials(text) if text.contains("profile")), "{missing}");
+    let missing = errors::credentials(&CredentialsError::not_loaded("nothing"), Some("prod"));
+    assert!(matches!(&missing, ServiceError::Credentials(text) if text.contains("`prod`")), "{missing}");
 }
 
 /// The HTTP client of the product itself, over a socket, to an endpoint that the user configured.

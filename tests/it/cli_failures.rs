@@ -249,6 +249,16 @@ async fn a_connection_that_takes_too_long_is_given_up() {
     all_sessions_over(&lab).await;
 }
 
+/// The agent has crashed, so nothing that was sent is confirmed: waiting for that would outlast the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn giving_up_on_a_port_where_nothing_listens_leaves_no_session() {
+    let lab = fast_lab().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let ran = Cli::in_lab(&lab).args(["-o", "ConnectTimeout=1", "-p", &free, lab.node(), "true"]).run().await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(255), "ssmssh: not logged in within 1 s (ConnectTimeout)\n"));
+    assert_eq!(lab.open_sessions(), 0);
+}
+
 /// The lab's key under the passphrase `correct horse`.
 pub(crate) fn encrypted_key(lab: &Lab, folder: &Path) -> PathBuf {
     let key = key_with_mode(lab, folder, 0o600);
