@@ -32,7 +32,7 @@ pub fn ssmssh() -> i32 {
 
 /// Runs `ssmcp` with the arguments and the environment of the process, and returns its exit status.
 ///
-/// The caller has to end the process with it, as with [`ssmssh`].
+/// The caller has to end the process with it, as with `ssmssh`.
 pub fn ssmcp() -> i32 {
     status_of(|| ssmcp::main(std::env::args_os()))
 }
