@@ -8,6 +8,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::{
+    access::Access,
     events::{Event, Events},
     gateway::{Gateway, ResumeError},
     registration::Registration,
@@ -23,7 +24,7 @@ const LONG_POLL: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) region: String,
-    pub(crate) client_key: AccessKey,
+    pub(crate) access: Arc<Access>,
     pub(crate) node_key: AccessKey,
     pub(crate) denied: HashSet<String>,
     pub(crate) unsigned_upgrades: bool,
@@ -65,6 +66,9 @@ impl Service {
 
     async fn dispatch(&self, operation: &str, request: Request<'_>) -> Result<Value, ApiError> {
         let input: Value = serde_json::from_slice(request.body).unwrap_or_default();
+        if operation.ends_with("Session") && self.access.is_throttled() {
+            return Err(ApiError::new("ThrottlingException", "Rate exceeded"));
+        }
         match operation {
             "StartSession" => {
                 let target = text(&input, "Target")?;
@@ -149,7 +153,7 @@ impl Service {
 
     fn authorize(&self, request: Request<'_>, action: &str, resource: &str) -> Result<(), ApiError> {
         let scope = Scope { region: &self.region, service: "ssm" };
-        sigv4::verify(request, &self.client_key, scope, std::time::SystemTime::now()).map_err(signature_error)?;
+        self.access.verify(request, scope).map_err(signature_error)?;
         if self.denied.contains(action) {
             return Err(ApiError::new("AccessDeniedException", denied_message(action, resource)));
         }
@@ -178,17 +182,17 @@ impl Service {
         if signed != ["host", "x-amz-date", "x-amz-security-token"] {
             return Err(SignatureError::Malformed("the signed headers are not host;x-amz-date;x-amz-security-token"));
         }
-        self.verify_messages(request, &self.client_key)
+        self.access.verify(request, self.messages_scope())
     }
 
     /// Checks a call that only the node makes to the gateway.
     pub(crate) fn authorize_node(&self, request: Request<'_>) -> Result<(), ApiError> {
-        self.verify_messages(request, &self.node_key).map_err(signature_error)
+        let now = std::time::SystemTime::now();
+        sigv4::verify(request, &self.node_key, self.messages_scope(), now).map_err(signature_error)
     }
 
-    fn verify_messages(&self, request: Request<'_>, key: &AccessKey) -> Result<(), SignatureError> {
-        let scope = Scope { region: &self.region, service: "ssmmessages" };
-        sigv4::verify(request, key, scope, std::time::SystemTime::now())
+    fn messages_scope(&self) -> Scope<'_> {
+        Scope { region: &self.region, service: "ssmmessages" }
     }
 
     pub(crate) fn refuse(&self, operation: &str, code: &str, reason: &str) {
@@ -205,6 +209,9 @@ fn signature_error(error: SignatureError) -> ApiError {
         SignatureError::Missing => ApiError::new("MissingAuthenticationTokenException", "Missing Authentication Token"),
         SignatureError::UnknownKey | SignatureError::WrongToken => {
             ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.")
+        }
+        SignatureError::Expired => {
+            ApiError::new("ExpiredTokenException", "The security token included in the request is expired")
         }
         other => ApiError::new("InvalidSignatureException", other.to_string()),
     }

@@ -48,6 +48,18 @@ pub enum Event {
         /// The SSM session.
         session: String,
     },
+    /// A client sent more frames than [`Faults::frame_limit`](crate::Faults::frame_limit) allows.
+    FrameLimitExceeded {
+        /// The SSM session.
+        session: String,
+    },
+    /// A client's message was above [`Faults::payload_limit`](crate::Faults::payload_limit).
+    PayloadRefused {
+        /// The SSM session.
+        session: String,
+        /// The bytes of its payload.
+        length: usize,
+    },
     /// The session is over.
     SessionEnded {
         /// The SSM session.

@@ -2,9 +2,10 @@
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{net::TcpSocket, sync::watch};
 
 use crate::{
+    access::{Access, CredentialSource, Credentials},
     builder::LabBuilder,
     events::{Event, Events},
     faults::{Cut, Faults},
@@ -61,12 +62,16 @@ pub struct Lab {
     pub(crate) tasks: Tasks,
     pub(crate) events: Events,
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) client_key: AccessKey,
+    pub(crate) access: Arc<Access>,
+    pub(crate) credential_source: CredentialSource,
     pub(crate) node_key: AccessKey,
     /// None where somebody else's server is behind the node.
     pub(crate) user: Option<String>,
     pub(crate) sshd: Option<SocketAddr>,
     pub(crate) registration: Option<Arc<Registration>>,
+    /// Of the node model alone, so that it can vanish.
+    pub(crate) node_tasks: Tasks,
+    first_credentials: Credentials,
     faults: watch::Sender<Faults>,
     endpoint_url: String,
     node: String,
@@ -78,23 +83,42 @@ impl Lab {
         LabBuilder::default()
     }
 
-    pub(crate) fn new(home: Home, address: SocketAddr, node: &str, faults: Faults, token_lifetime: Duration) -> Self {
+    pub(crate) fn new(home: Home, address: SocketAddr, access: Access, settings: &LabBuilder) -> Self {
         let (tasks, events) = (Tasks::default(), Events::default());
-        let (faults, switches) = watch::channel(faults);
+        let (faults, switches) = watch::channel(settings.faults.clone());
         Self {
             home,
-            gateway: Arc::new(Gateway::new(tasks.clone(), events.clone(), switches, token_lifetime)),
+            gateway: Arc::new(Gateway::new(tasks.clone(), events.clone(), switches, settings.token_lifetime)),
             tasks,
+            node_tasks: Tasks::default(),
             events,
-            client_key: AccessKey::random(),
+            first_credentials: Credentials::from(&access.key()),
+            access: Arc::new(access),
+            credential_source: settings.credential_source,
             node_key: AccessKey::random(),
             user: None,
             sshd: None,
             registration: None,
             faults,
             endpoint_url: format!("http://{address}"),
-            node: node.to_owned(),
+            node: settings.node.clone(),
         }
+    }
+
+    /// A port that refuses connections for as long as the lab lives: bound, so that nobody else gets it, and not listening.
+    pub(crate) fn closed_port(&self) -> io::Result<SocketAddr> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let address = socket.local_addr()?;
+        self.tasks.spawn(async move {
+            let _bound = socket;
+            std::future::pending::<()>().await;
+        });
+        Ok(address)
+    }
+
+    pub(crate) fn watch_faults(&self) -> watch::Receiver<Faults> {
+        self.faults.subscribe()
     }
 
     /// Where the SSM API is: `http://127.0.0.1:PORT`.
@@ -107,19 +131,40 @@ impl Lab {
         REGION
     }
 
-    /// The access key id of this run.
+    /// The access key id that the run began with.
     pub fn access_key_id(&self) -> &str {
-        &self.client_key.id
+        &self.first_credentials.access_key_id
     }
 
     /// The secret that goes with it.
     pub fn secret_access_key(&self) -> &str {
-        &self.client_key.secret
+        &self.first_credentials.secret_access_key
     }
 
     /// The session token that goes with it.
     pub fn session_token(&self) -> &str {
-        self.client_key.token.as_deref().unwrap_or_default()
+        &self.first_credentials.session_token
+    }
+
+    /// The credentials that were made last.
+    pub fn credentials(&self) -> Credentials {
+        Credentials::from(&self.access.key())
+    }
+
+    /// Lets the credentials expire: the API answers `ExpiredTokenException`, and the upgrade 403.
+    pub fn expire_credentials(&self) {
+        self.access.expire();
+    }
+
+    /// Makes new credentials, which [`CredentialSource::File`] and [`CredentialSource::Process`] give from now on. The old
+    /// ones have expired.
+    pub fn rotate_credentials(&self) -> io::Result<Credentials> {
+        self.access.rotate().map(|key| Credentials::from(&key))
+    }
+
+    /// Lets the next `calls` of StartSession, ResumeSession and TerminateSession be answered by `ThrottlingException`.
+    pub fn throttle(&self, calls: u32) {
+        self.access.throttle(calls);
     }
 
     /// The node's id.
@@ -153,21 +198,17 @@ impl Lab {
     }
 
     /// The environment that points an AWS client, and the product's commands, at this lab and at nothing of the user's.
-    /// What [`env_remove`](Self::env_remove) names must be removed besides.
+    /// What [`env_remove`](Self::env_remove) names must be removed before.
     pub fn env(&self) -> Vec<(String, String)> {
         let path = |path: &Path| path.to_string_lossy().into_owned();
         let mut env = vec![
             ("AWS_ENDPOINT_URL_SSM", self.endpoint_url.clone()),
             ("AWS_REGION", REGION.to_owned()),
-            ("AWS_ACCESS_KEY_ID", self.client_key.id.clone()),
-            ("AWS_SECRET_ACCESS_KEY", self.client_key.secret.clone()),
-            ("AWS_SESSION_TOKEN", self.session_token().to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-            ("AWS_CONFIG_FILE", path(&self.home.empty)),
-            ("AWS_SHARED_CREDENTIALS_FILE", path(&self.home.empty)),
             ("SSMSSH_KNOWN_HOSTS", path(&self.home.known_hosts)),
             ("SSM_LAB_NODE", self.node.clone()),
         ];
+        env.extend(self.credentials_env());
         if let Some(user) = &self.user {
             env.push(("SSMSSH_USER", user.clone()));
             env.push(("SSMSSH_IDENTITY", path(&self.home.identity)));
@@ -175,9 +216,35 @@ impl Lab {
         env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    fn credentials_env(&self) -> Vec<(&'static str, String)> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let (mut config, mut shared) = (text(&self.home.empty), text(&self.home.empty));
+        let mut env = Vec::new();
+        match self.credential_source {
+            CredentialSource::Environment => {
+                let credentials = self.credentials();
+                env.push(("AWS_ACCESS_KEY_ID", credentials.access_key_id));
+                env.push(("AWS_SECRET_ACCESS_KEY", credentials.secret_access_key));
+                env.push(("AWS_SESSION_TOKEN", credentials.session_token));
+            }
+            CredentialSource::File => shared = text(&self.access.credentials_file()),
+            CredentialSource::Process => config = text(&self.access.config_file()),
+        }
+        env.extend([("AWS_CONFIG_FILE", config), ("AWS_SHARED_CREDENTIALS_FILE", shared)]);
+        env
+    }
+
     /// Variables that would lead a client elsewhere than [`env`](Self::env) does.
     pub fn env_remove() -> &'static [&'static str] {
-        &["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"]
+        &[
+            "AWS_PROFILE",
+            "AWS_DEFAULT_PROFILE",
+            "AWS_ENDPOINT_URL",
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+        ]
     }
 
     /// How a real agent registers with this run; none unless the lab has a listener for one.
@@ -206,7 +273,8 @@ impl Lab {
         self.faults.borrow().clone()
     }
 
-    /// Changes what goes wrong from now on. `seed` counts for sessions to come, `cut_every` for sockets to come.
+    /// Changes what goes wrong from now on. `seed` counts for sessions to come, `cut_every` for sockets to come, and the
+    /// cut itself for cuts to come.
     pub fn set_faults(&self, faults: Faults) {
         self.faults.send_replace(faults);
     }
@@ -221,14 +289,27 @@ impl Lab {
         self.gateway.cut_nodes(cut);
     }
 
+    /// Ends every session with this text in `channel_closed`, as the service does when it has had enough.
+    pub fn end_sessions(&self, output: &str) {
+        self.gateway.end_sessions(output);
+    }
+
+    /// Lets the node vanish as a machine without power does: its control channel, its sessions' sockets and its ports'
+    /// connections are gone, and nobody says so to the client. Embedded and OpenSSH servers go on.
+    pub fn vanish_node(&self) {
+        self.node_tasks.abort();
+    }
+
     /// Ends everything and waits for it. Cancelling it is the same as dropping the lab.
     pub async fn shutdown(self) {
+        self.node_tasks.shutdown().await;
         self.tasks.shutdown().await;
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        self.node_tasks.abort();
         self.tasks.abort();
     }
 }

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod access;
 pub mod agent;
 mod api;
 mod builder;
@@ -38,9 +39,10 @@ mod task;
 mod tasks;
 mod tls;
 
+pub use access::{CredentialSource, Credentials};
 pub use builder::LabBuilder;
 pub use events::Event;
-pub use faults::{Cut, Faults};
+pub use faults::{Cut, Faults, Oversize};
 pub use lab::{Activation, Lab, LabError};
 pub use node::Pace;
 pub use openssh::OpenSshError;

@@ -68,6 +68,8 @@ pub(crate) enum SignatureError {
     Malformed(&'static str),
     #[error("the access key id is not one of this lab's")]
     UnknownKey,
+    #[error("the access key has expired")]
+    Expired,
     #[error("the session token is not the access key's")]
     WrongToken,
     #[error("the credential's scope is `{0}`")]
@@ -265,6 +267,14 @@ fn amz_date(time: SystemTime) -> String {
     format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
+/// The same moment as `2026-01-31T23:59:59Z`.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let stamp = amz_date(time);
+    let part = |range: std::ops::Range<usize>| stamp.get(range).unwrap_or_default();
+    let (date, clock) = ([part(0..4), part(4..6), part(6..8)], [part(9..11), part(11..13), part(13..15)]);
+    format!("{}T{}Z", date.join("-"), clock.join(":"))
+}
+
 fn parse_amz_date(stamp: &str) -> Option<SystemTime> {
     let digits = |range: std::ops::Range<usize>| stamp.get(range)?.parse::<u64>().ok();
     if stamp.len() != 16 || stamp.get(8..9)? != "T" || !stamp.ends_with('Z') {
@@ -372,5 +382,10 @@ mod tests {
             assert_eq!(amz_date(parse_amz_date(stamp).unwrap()), stamp);
         }
         assert_eq!(parse_amz_date("20261301T000000Z"), None);
+    }
+
+    #[test]
+    fn a_moment_can_be_told_the_long_way() {
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(1_000_000_000)), "2001-09-09T01:46:40Z");
     }
 }

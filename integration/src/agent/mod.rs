@@ -74,6 +74,9 @@ pub struct Agent {
     phase: Phase,
     next_sequence: i64,
     expected: i64,
+    /// How long after `HandshakeComplete`, and until when, input is still acknowledged and lost.
+    completion_lag: Duration,
+    complete_at: Option<Instant>,
     outbox: Outbox,
     reordered: BTreeMap<i64, Message>,
     /// The message being written to the port, and whether it was acknowledged when it was buffered.
@@ -119,6 +122,8 @@ impl Agent {
             phase: Phase::Opening,
             next_sequence: 0,
             expected: 0,
+            completion_lag: Duration::ZERO,
+            complete_at: None,
             outbox: Outbox::new(now),
             reordered: BTreeMap::new(),
             writing: None,
@@ -128,6 +133,12 @@ impl Agent {
             transmits: VecDeque::new(),
             actions: VecDeque::new(),
         }
+    }
+
+    /// How long after sending `HandshakeComplete` the agent goes on to acknowledge and discard input, because it marks the
+    /// handshake as complete only after it has sent the message. Default zero.
+    pub fn set_completion_lag(&mut self, lag: Duration) {
+        self.completion_lag = lag;
     }
 
     /// The WebSocket is open and the open message sent. The first time, the handshake starts.
@@ -314,6 +325,7 @@ impl Agent {
                 self.handle_handshake_response(&message.payload, since, now)
             }
             (Phase::Handshake { .. }, _) => Processed::Done,
+            (_, PayloadType::Output) if self.complete_at.is_some_and(|complete| now < complete) => Processed::Done,
             (_, PayloadType::HandshakeResponse) => {
                 self.wedged = true;
                 Processed::Refused
@@ -356,6 +368,7 @@ impl Agent {
         let nanos = i64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(i64::MAX);
         let complete = HandshakeComplete { handshake_time_to_complete: nanos, ..HandshakeComplete::default() };
         self.phase = Phase::Connecting;
+        self.complete_at = Some(now + self.completion_lag);
         self.send_stream(PayloadType::HandshakeComplete, complete.to_payload(), now);
         self.actions.push_back(Action::Connect);
         Processed::Done

@@ -350,3 +350,19 @@ fn channel_closed_ends_with_success() {
     peer.deliver(&task::message(MessageKind::ChannelClosed, 0, "{}"));
     assert_eq!(peer.take_actions(), [Action::ClosePort, Action::Close(Outcome::success())]);
 }
+
+#[test]
+fn input_right_after_handshake_complete_can_be_acknowledged_and_lost() {
+    let mut peer = Peer::new("3.3.0.0");
+    peer.agent.set_completion_lag(Duration::from_millis(1));
+    peer.respond(ActionStatus::Success);
+    peer.agent.handle_port_connected();
+    peer.take_actions();
+    peer.take_sent();
+    peer.output(1, b"lost");
+    assert_eq!(peer.acknowledged(), [1]);
+    assert_eq!(peer.take_actions(), []);
+    peer.now += Duration::from_millis(1);
+    peer.output(2, b"kept");
+    assert_eq!(peer.take_actions(), [Action::Write(Bytes::from_static(b"kept"))]);
+}

@@ -23,10 +23,11 @@ const NOT_EXECUTABLE: u8 = 126;
 pub(super) async fn run(lab: &Lab, command: &[OsString]) -> io::Result<ExitCode> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut child = Command::new(program);
-    child.args(arguments).envs(lab.env()).env("PATH", search_path()?);
+    child.args(arguments);
     for name in Lab::env_remove() {
         child.env_remove(name);
     }
+    child.envs(lab.env()).env("PATH", search_path()?);
     let mut signals = Signals::new()?;
     match child.spawn() {
         Ok(child) => Ok(exit_code(signals.wait(child).await?)),

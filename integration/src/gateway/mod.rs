@@ -4,6 +4,7 @@ mod control;
 mod pipe;
 mod session;
 mod socket;
+mod tamper;
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use ssmssh::wire::{Body, MessageKind, OpenDataChannel};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 pub(crate) use self::{
@@ -84,12 +85,14 @@ impl Gateway {
         let task = task::frame(INTERACTIVE_SHELL, &AgentTask::port_session(document, &id, port, "lab"));
         let token = session.issue_token(Side::Client, self.client_token_lifetime);
         let connected = self.state().nodes.get(node).cloned().ok_or(NotConnected)?;
-        self.state().sessions.insert(id.clone(), Arc::new(session));
+        let session = Arc::new(session);
+        self.state().sessions.insert(id.clone(), Arc::clone(&session));
         if !connected.slot.offer(task) {
             self.state().sessions.remove(&id);
             return Err(NotConnected);
         }
         self.events.record(Event::SessionStarted { session: id.clone() });
+        self.tasks.spawn(session.watch_limits());
         Ok(Opening { session: id, token })
     }
 
@@ -123,14 +126,21 @@ impl Gateway {
     /// Cuts every client's socket.
     pub(crate) fn cut_clients(&self, cut: Cut) {
         for session in self.state().sessions.values() {
-            session.client.cut(cut);
+            session.cut(Side::Client, cut);
+        }
+    }
+
+    /// Ends every session with this text, as the service does.
+    pub(crate) fn end_sessions(&self, output: &str) {
+        for session in self.state().sessions.values() {
+            session.end(output);
         }
     }
 
     /// Cuts every socket that a node has for a session.
     pub(crate) fn cut_nodes(&self, cut: Cut) {
         for session in self.state().sessions.values() {
-            session.agent.cut(cut);
+            session.cut(Side::Node, cut);
         }
     }
 
@@ -154,20 +164,28 @@ impl Gateway {
         };
         self.events.record(connected(&session, side, &open));
         let mut attachment = session.slot(side).attach();
-        attachment.cut_at = (side == Side::Client).then(|| self.cut_at()).flatten();
-        publish(&session, MessageKind::StartPublication);
+        attachment.faults = (side == Side::Client).then(|| self.faults.clone());
+        session.handle_attached(side);
+        session.publish(&MessageKind::StartPublication);
         let number = attachment.number();
-        attachment.serve(socket, Relay { session: &session, side }).await;
+        tokio::select! {
+            () = attachment.serve(socket, Relay { session: &session, side }) => {}
+            () = self.cut_by_time(&session), if side == Side::Client => {}
+        }
         let gone = session.slot(side).detach(number);
         self.events.record(disconnected(&session, side));
         if gone && side == Side::Client && !session.is_ended() {
-            publish(&session, MessageKind::PausePublication);
+            session.publish(&MessageKind::PausePublication);
         }
     }
 
-    fn cut_at(&self) -> Option<(Instant, Cut)> {
-        let faults = self.faults.borrow();
-        faults.cut_every.map(|after| (Instant::now() + after, faults.cut))
+    /// Cuts the client's socket as `cut_every` says; never ends.
+    async fn cut_by_time(&self, session: &Session) {
+        let Some(interval) = self.faults.borrow().cut_every else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(interval).await;
+            session.cut_next();
+        }
     }
 
     fn refuse_open(&self, side: Side) {
@@ -181,13 +199,6 @@ impl Gateway {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Tells both sides whether somebody listens.
-fn publish(session: &Session, kind: MessageKind) {
-    let frame = task::message(kind, 0, "{}").encode();
-    session.client.offer(frame.clone());
-    session.agent.offer(frame);
 }
 
 /// One side's messages on their way to the other.

@@ -61,9 +61,11 @@ async fn run(mut items: mpsc::Receiver<Item>, mut link: Link, faults: watch::Rec
         if finished && link.len() == 0 {
             return to.close();
         }
-        let due = link.next_due().map(tokio::time::Instant::from_std);
+        let room_at = link.room_at(&faults.borrow(), Instant::now());
+        let due = [link.next_due(), room_at].into_iter().flatten().min();
+        let has_room = room_at.is_none() && link.len() < MAX_WAITING;
         tokio::select! {
-            item = items.recv(), if !finished && link.len() < MAX_WAITING => match item {
+            item = items.recv(), if !finished && has_room => match item {
                 Some(Item::Relay(message)) => link.push(message, &faults.borrow(), Instant::now()),
                 Some(Item::Last(message)) => {
                     link.push_last(message, &faults.borrow(), Instant::now());
@@ -71,13 +73,14 @@ async fn run(mut items: mpsc::Receiver<Item>, mut link: Link, faults: watch::Rec
                 }
                 None => finished = true,
             },
-            () = sleep_until(due), if due.is_some() => {}
+            () = sleep_until(due) => {}
         }
     }
 }
 
-async fn sleep_until(due: Option<tokio::time::Instant>) {
-    if let Some(due) = due {
-        tokio::time::sleep_until(due).await;
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }

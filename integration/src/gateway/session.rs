@@ -3,23 +3,27 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use ssmssh::wire::{Body, ChannelClosed, Flag, MessageKind};
+use ssmssh::wire::{Body, ChannelClosed, Flag, MessageKind, PREFIX_LENGTH, PayloadType};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{pipe::Pipe, socket::Slot};
+use super::{pipe::Pipe, socket::Slot, tamper};
 use crate::{
     events::{Event, Events},
-    faults::Faults,
+    faults::{Cut, Faults, Interruption, Meter, Oversize},
     task,
     tasks::Tasks,
 };
+
+/// What `channel_closed` says when the service has had enough.
+const IDLE_TEXT: &str = "Your session timed out due to inactivity.";
+const DURATION_TEXT: &str = "Your session reached its maximum duration.";
 
 /// Who is at the other end of a data channel's WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +41,24 @@ pub(crate) struct Session {
     to_client: Pipe,
     to_agent: Pipe,
     state: Mutex<State>,
+    /// Messages in both directions together.
     relayed: AtomicU64,
+    /// Messages for the client.
+    relayed_to_client: AtomicU64,
+    cuts: AtomicUsize,
     faults: watch::Receiver<Faults>,
     events: Events,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     ended: bool,
     client_token: Option<Token>,
     agent_token: Option<Token>,
+    meter: Meter,
+    handshake_cuts: u32,
+    started: Instant,
+    last_data: Instant,
 }
 
 #[derive(Debug)]
@@ -71,8 +83,10 @@ impl Session {
             node,
             client,
             agent,
-            state: Mutex::default(),
+            state: Mutex::new(State::new()),
             relayed: AtomicU64::new(0),
+            relayed_to_client: AtomicU64::new(0),
+            cuts: AtomicUsize::new(0),
             faults,
             events,
         }
@@ -108,23 +122,143 @@ impl Session {
         self.state().ended
     }
 
+    /// The socket of `side` is a new one.
+    pub(crate) fn handle_attached(&self, side: Side) {
+        if side == Side::Client {
+            self.state().meter = Meter::default();
+        }
+    }
+
     /// A binary message from `side`.
     pub(crate) async fn relay(&self, side: Side, frame: Bytes) {
-        match (side, kind(&frame)) {
-            (Side::Node, b"agent_session_state") => return,
-            (Side::Node, _) => self.to_client.relay(frame).await,
-            (Side::Client, kind) => {
-                if kind == b"input_stream_data" && is_terminate_flag(&frame) {
-                    self.events.record(Event::TerminateFlagSeen { session: self.id.clone() });
+        match side {
+            Side::Node if tamper::kind(&frame) == b"agent_session_state" => return,
+            Side::Node => self.relay_to_client(frame).await,
+            Side::Client => {
+                if !self.admits(&frame) {
+                    return;
                 }
                 self.to_agent.relay(frame).await;
             }
         }
         let relayed = self.relayed.fetch_add(1, Ordering::Relaxed) + 1;
-        let faults = self.faults.borrow();
-        if faults.cut_after_messages == Some(relayed) {
-            self.client.cut(faults.cut);
+        let due = {
+            let faults = self.faults.borrow();
+            faults.cut_after_messages == Some(relayed)
+                || faults.cut_every_messages.is_some_and(|every| relayed.is_multiple_of(every.get()))
+        };
+        if due {
+            self.cut_next();
         }
+    }
+
+    async fn relay_to_client(&self, frame: Bytes) {
+        self.note_data(&frame);
+        for extra in self.extras(&frame) {
+            self.to_client.relay(extra).await;
+        }
+        let starts_handshake = tamper::has_payload_type(&frame, PayloadType::HandshakeRequest)
+            && tamper::kind(&frame) == MessageKind::OutputStreamData.as_str().as_bytes();
+        self.to_client.relay(frame).await;
+        if starts_handshake && self.state().handshake_cuts < self.faults.borrow().cut_handshakes && self.cut_next() {
+            self.state().handshake_cuts += 1;
+        }
+    }
+
+    /// What the lab sends the client before `frame`.
+    fn extras(&self, frame: &Bytes) -> Vec<Bytes> {
+        let number = self.relayed_to_client.fetch_add(1, Ordering::Relaxed);
+        let faults = self.faults.borrow();
+        let oversized = faults.oversized_frame.filter(|_| number == 0).map(tamper::oversized);
+        let malformed = faults.malformed_every.filter(|every| number.is_multiple_of(every.get()));
+        let malformed = malformed.map(|every| tamper::malformed(number / every, frame));
+        oversized.into_iter().chain(malformed).collect()
+    }
+
+    /// Whether a client's message is taken; what is to be seen of it is noted.
+    fn admits(&self, frame: &Bytes) -> bool {
+        self.note_data(frame);
+        if tamper::kind(frame) == MessageKind::InputStreamData.as_str().as_bytes() {
+            if is_terminate_flag(frame) {
+                self.events.record(Event::TerminateFlagSeen { session: self.id.clone() });
+            }
+            if !self.admits_payload(frame.len().saturating_sub(PREFIX_LENGTH)) {
+                return false;
+            }
+        }
+        self.meter_frame();
+        true
+    }
+
+    fn admits_payload(&self, length: usize) -> bool {
+        let (limit, oversize) = {
+            let faults = self.faults.borrow();
+            (faults.payload_limit, faults.oversize)
+        };
+        if limit.is_none_or(|limit| length <= limit) {
+            return true;
+        }
+        self.events.record(Event::PayloadRefused { session: self.id.clone(), length });
+        if oversize == Oversize::Close {
+            self.client.interrupt(Interruption::TooBig);
+        }
+        false
+    }
+
+    fn meter_frame(&self) {
+        let Some(limit) = self.faults.borrow().frame_limit else { return };
+        if self.state().meter.exceeds(limit, Instant::now()) {
+            self.events.record(Event::FrameLimitExceeded { session: self.id.clone() });
+            self.agent.offer(self.publication(MessageKind::PausePublication));
+            self.cut_next();
+        }
+    }
+
+    fn note_data(&self, frame: &Bytes) {
+        let data = tamper::kind(frame).ends_with(b"_stream_data");
+        if data && tamper::has_payload_type(frame, PayloadType::Output) {
+            self.state().last_data = Instant::now();
+        }
+    }
+
+    /// Cuts the client's socket, if there is one, in the way whose turn it is.
+    pub(crate) fn cut_next(&self) -> bool {
+        let past = self.cuts.load(Ordering::Relaxed);
+        let cut = self.client.interrupt(self.faults.borrow().cut_number(past));
+        self.cuts.fetch_add(usize::from(cut), Ordering::Relaxed);
+        cut
+    }
+
+    /// Cuts the socket of `side` now.
+    pub(crate) fn cut(&self, side: Side, cut: Cut) {
+        self.slot(side).interrupt(self.faults.borrow().interruption(cut));
+    }
+
+    /// Ends the session when its time has come. To be run beside it.
+    pub(crate) async fn watch_limits(self: Arc<Self>) {
+        let mut faults = self.faults.clone();
+        while !self.is_ended() {
+            let limit = self.next_limit(&faults.borrow_and_update());
+            tokio::select! {
+                changed = faults.changed() => if changed.is_err() { return },
+                () = reach(limit) => self.end_if_due(),
+            }
+        }
+    }
+
+    fn end_if_due(&self) {
+        let limit = self.next_limit(&self.faults.borrow());
+        if let Some((_, output)) = limit.filter(|(due, _)| *due <= Instant::now()) {
+            self.end(output);
+        }
+    }
+
+    /// When the session is to end by itself, unless there is data until then, and with what text.
+    fn next_limit(&self, faults: &Faults) -> Option<(Instant, &'static str)> {
+        let state = self.state();
+        let idle = faults.idle_timeout.map(|limit| (state.last_data + limit, IDLE_TEXT));
+        let longest = faults.max_duration.map(|limit| (state.started + limit, DURATION_TEXT));
+        idle.into_iter().chain(longest).min()
     }
 
     /// Ends the session once: both sides get `channel_closed` behind what is on its way, the client with `output`.
@@ -148,7 +282,18 @@ impl Session {
             schema_version: 1,
             output: output.to_owned(),
         };
-        task::message(MessageKind::ChannelClosed, 0, body.to_payload()).encode()
+        tamper::channel_closed(body.to_payload(), self.faults.borrow().odd_messages)
+    }
+
+    /// Tells both sides whether somebody listens.
+    pub(crate) fn publish(&self, kind: &MessageKind) {
+        let frame = self.publication(kind.clone());
+        self.client.offer(frame.clone());
+        self.agent.offer(frame);
+    }
+
+    fn publication(&self, kind: MessageKind) -> Bytes {
+        tamper::publication(kind, self.faults.borrow().odd_messages)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -157,6 +302,19 @@ impl Session {
 }
 
 impl State {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            ended: false,
+            client_token: None,
+            agent_token: None,
+            meter: Meter::default(),
+            handshake_cuts: 0,
+            started: now,
+            last_data: now,
+        }
+    }
+
     fn token(&mut self, side: Side) -> &mut Option<Token> {
         match side {
             Side::Client => &mut self.client_token,
@@ -165,12 +323,14 @@ impl State {
     }
 }
 
-/// The message type of a frame that may be malformed: the relay looks, but judges nothing.
-fn kind(frame: &[u8]) -> &[u8] {
-    frame.get(4..36).unwrap_or_default().trim_ascii_end()
+async fn reach(limit: Option<(Instant, &'static str)>) {
+    match limit {
+        Some((due, _)) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn is_terminate_flag(frame: &[u8]) -> bool {
-    frame.get(112..116) == Some(&10u32.to_be_bytes())
-        && frame.get(120..).and_then(Flag::decode) == Some(Flag::TerminateSession)
+    tamper::has_payload_type(frame, PayloadType::Flag)
+        && frame.get(PREFIX_LENGTH..).and_then(Flag::decode) == Some(Flag::TerminateSession)
 }

@@ -1,6 +1,8 @@
 //! One WebSocket of the gateway: what comes in is handed on, what is queued goes out, and the lab may cut it.
 
 use std::{
+    num::NonZeroUsize,
+    pin::{Pin, pin},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,18 +13,27 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
+    sync::{mpsc, watch},
+    time::timeout,
 };
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
-        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+        self, Message,
+        protocol::{
+            CloseFrame, WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
     },
 };
 
-use crate::{conn::Conn, faults::Cut};
+use crate::{
+    conn::Conn,
+    faults::{Faults, Interruption},
+};
 
 pub(crate) type WebSocket = WebSocketStream<Conn>;
 
@@ -30,6 +41,8 @@ pub(crate) type WebSocket = WebSocketStream<Conn>;
 const QUEUE: usize = 64;
 /// How long a socket that is closed in an orderly way may take to answer.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// Longer than any lab lives.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 /// How long a peer may take to send its open message.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
 
@@ -51,26 +64,26 @@ pub(crate) struct Slot(Mutex<(u64, Option<Attached>)>);
 #[derive(Debug, Clone)]
 struct Attached {
     outgoing: mpsc::Sender<Bytes>,
-    cut: mpsc::Sender<Cut>,
+    interruptions: mpsc::Sender<Interruption>,
 }
 
 /// The socket's end of being attached.
 pub(crate) struct Attachment {
     number: u64,
     outgoing: mpsc::Receiver<Bytes>,
-    cut: mpsc::Receiver<Cut>,
-    /// Cuts the socket at this moment.
-    pub(crate) cut_at: Option<(Instant, Cut)>,
+    interruptions: mpsc::Receiver<Interruption>,
+    /// Of a socket whose messages the lab may send in fragments.
+    pub(crate) faults: Option<watch::Receiver<Faults>>,
 }
 
 impl Slot {
     pub(crate) fn attach(&self) -> Attachment {
         let (outgoing_sender, outgoing) = mpsc::channel(QUEUE);
-        let (cut_sender, cut) = mpsc::channel(1);
+        let (interruption_sender, interruptions) = mpsc::channel(1);
         let mut state = self.state();
         state.0 += 1;
-        state.1 = Some(Attached { outgoing: outgoing_sender, cut: cut_sender });
-        Attachment { number: state.0, outgoing, cut, cut_at: None }
+        state.1 = Some(Attached { outgoing: outgoing_sender, interruptions: interruption_sender });
+        Attachment { number: state.0, outgoing, interruptions, faults: None }
     }
 
     /// Forgets the socket unless a newer one has taken its place; says whether the slot is empty now.
@@ -87,11 +100,10 @@ impl Slot {
         self.state().1 = None;
     }
 
-    /// Cuts the socket, whatever is queued.
-    pub(crate) fn cut(&self, cut: Cut) {
-        if let Some(attached) = &self.state().1 {
-            let _ = attached.cut.try_send(cut);
-        }
+    /// Interrupts the socket, whatever is queued. A socket that is being interrupted already goes on with that.
+    /// Says whether there is one that can be.
+    pub(crate) fn interrupt(&self, interruption: Interruption) -> bool {
+        self.state().1.as_ref().is_some_and(|attached| attached.interruptions.try_send(interruption).is_ok())
     }
 
     /// Queues a frame; waits for room, and drops the frame when there is no socket.
@@ -124,19 +136,21 @@ impl Attachment {
     /// Serves `socket` until it ends; every binary message goes to `to`, which may hold back the reading.
     pub(crate) async fn serve(mut self, socket: WebSocket, to: impl Receive) {
         let (mut sink, mut source) = socket.split();
-        let cut_at = self.cut_at;
-        let ended = tokio::select! {
-            () = read(&mut source, to) => Ended::ByPeer,
-            ended = write(&mut sink, &mut self.outgoing) => ended,
-            Some(cut) = self.cut.recv() => Ended::Cut(cut),
-            cut = wait_for_cut(cut_at) => Ended::Cut(cut),
+        let ended = {
+            let reading = pin!(read(&mut source, to));
+            let writing = pin!(write(&mut sink, &mut self.outgoing, self.faults.as_ref()));
+            attend(reading, writing, &mut self.interruptions).await
         };
+        self.interruptions.close();
         let Ok(socket) = source.reunite(sink) else { return };
         match ended {
             Ended::ByPeer => {}
             Ended::ByGateway => close(socket, "").await,
-            Ended::Cut(Cut::Bye) => close(socket, "Bye").await,
-            Ended::Cut(Cut::Reset) => socket.get_ref().reset_on_drop(),
+            Ended::Interrupted(Interruption::Bye) => close(socket, "Bye").await,
+            Ended::Interrupted(Interruption::TooBig) => {
+                close_with(socket, CloseCode::Size, "the message is too big").await;
+            }
+            Ended::Interrupted(Interruption::Reset | Interruption::Silence(_)) => socket.get_ref().reset_on_drop(),
         }
     }
 }
@@ -144,7 +158,32 @@ impl Attachment {
 enum Ended {
     ByPeer,
     ByGateway,
-    Cut(Cut),
+    Interrupted(Interruption),
+}
+
+/// Reads and writes until either ends. While the socket is silent neither goes on, and nothing is lost.
+async fn attend(
+    mut reading: Pin<&mut impl Future<Output = ()>>,
+    mut writing: Pin<&mut impl Future<Output = Ended>>,
+    interruptions: &mut mpsc::Receiver<Interruption>,
+) -> Ended {
+    loop {
+        let interruption = tokio::select! {
+            () = &mut reading => return Ended::ByPeer,
+            ended = &mut writing => return ended,
+            Some(interruption) = interruptions.recv() => interruption,
+        };
+        match interruption {
+            Interruption::Silence(length) if pass_in_silence(length, interruptions).await => {}
+            interruption => return Ended::Interrupted(interruption),
+        }
+    }
+}
+
+/// Says whether the socket goes on: not once a newer one has taken its place.
+async fn pass_in_silence(length: Option<Duration>, interruptions: &mut mpsc::Receiver<Interruption>) -> bool {
+    let displaced = async { while interruptions.recv().await.is_some() {} };
+    timeout(length.unwrap_or(FOR_EVER), displaced).await.is_err()
 }
 
 async fn read(source: &mut SplitStream<WebSocket>, to: impl Receive) {
@@ -155,11 +194,16 @@ async fn read(source: &mut SplitStream<WebSocket>, to: impl Receive) {
     }
 }
 
-async fn write(sink: &mut SplitSink<WebSocket, Message>, outgoing: &mut mpsc::Receiver<Bytes>) -> Ended {
+async fn write(
+    sink: &mut SplitSink<WebSocket, Message>,
+    outgoing: &mut mpsc::Receiver<Bytes>,
+    faults: Option<&watch::Receiver<Faults>>,
+) -> Ended {
     while let Some(frame) = outgoing.recv().await {
         let mut next = Some(frame);
         while let Some(frame) = next {
-            if sink.feed(Message::Binary(frame)).await.is_err() {
+            let fragment = faults.and_then(|faults| faults.borrow().fragment);
+            if feed(sink, frame, fragment).await.is_err() {
                 return Ended::ByPeer;
             }
             next = outgoing.try_recv().ok();
@@ -171,19 +215,31 @@ async fn write(sink: &mut SplitSink<WebSocket, Message>, outgoing: &mut mpsc::Re
     Ended::ByGateway
 }
 
-async fn wait_for_cut(cut_at: Option<(Instant, Cut)>) -> Cut {
-    match cut_at {
-        Some((moment, cut)) => {
-            tokio::time::sleep_until(moment).await;
-            cut
-        }
-        None => std::future::pending().await,
+/// One message, whole or in fragments.
+async fn feed(
+    sink: &mut SplitSink<WebSocket, Message>,
+    mut message: Bytes,
+    fragment: Option<NonZeroUsize>,
+) -> Result<(), tungstenite::Error> {
+    let Some(size) = fragment.filter(|size| size.get() < message.len()) else {
+        return sink.feed(Message::Binary(message)).await;
+    };
+    let mut code = Data::Binary;
+    while !message.is_empty() {
+        let part = message.split_to(size.get().min(message.len()));
+        sink.feed(Message::Frame(Frame::message(part, OpCode::Data(code), message.is_empty()))).await?;
+        code = Data::Continue;
     }
+    Ok(())
 }
 
 /// Closes with code 1000 and reads on until the peer has answered, so that no reset destroys what it has not read yet.
-pub(crate) async fn close(mut socket: WebSocket, reason: &'static str) {
-    let frame = CloseFrame { code: CloseCode::Normal, reason: reason.into() };
+pub(crate) async fn close(socket: WebSocket, reason: &'static str) {
+    close_with(socket, CloseCode::Normal, reason).await;
+}
+
+async fn close_with(mut socket: WebSocket, code: CloseCode, reason: &'static str) {
+    let frame = CloseFrame { code, reason: reason.into() };
     let _ = timeout(CLOSE_WAIT, async {
         if socket.close(Some(frame)).await.is_ok() {
             while let Some(Ok(_)) = socket.next().await {}

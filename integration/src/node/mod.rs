@@ -1,6 +1,7 @@
 //! The managed node: what an agent does between its control channel and its sessions.
 
 mod http;
+mod link;
 mod pace;
 mod port;
 mod worker;
@@ -12,7 +13,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use ssmssh::wire;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_tungstenite::tungstenite::Message;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     agent::Outcome,
+    faults::Faults,
     task::{
         self, AGENT_TASK_ACKNOWLEDGE, AGENT_TASK_COMPLETE, AgentTask, AgentTaskAcknowledge, AgentTaskComplete,
         INTERACTIVE_SHELL, TaskContent,
@@ -48,8 +50,16 @@ pub(crate) struct Node {
     pub(crate) sshd: SocketAddr,
     /// What starting a session's process costs before it opens its data channel.
     pub(crate) worker_start: Duration,
+    /// What connecting to the port takes on top.
+    pub(crate) connect_time: Duration,
+    /// How long input is lost after `HandshakeComplete`.
+    pub(crate) completion_lag: Duration,
     /// How long the master takes to notice that a session's process has died (agent: `defaultZombieProcessTimeout`).
     pub(crate) crash_notice: Duration,
+    /// When the node vanishes, counted from its first session.
+    pub(crate) vanish_after: Option<Duration>,
+    pub(crate) faults: watch::Receiver<Faults>,
+    /// All that the node runs, and nothing else.
     pub(crate) tasks: Tasks,
 }
 
@@ -146,6 +156,13 @@ impl Master {
         let task = serde_json::from_slice::<AgentTask>(payload);
         let content = task.and_then(|task| serde_json::from_str::<TaskContent>(&task.content));
         let Ok(content) = content else { return tracing::warn!("a task that cannot be read") };
+        if let Some(after) = self.node.vanish_after.take() {
+            let tasks = self.node.tasks.clone();
+            self.node.tasks.spawn(async move {
+                sleep(after).await;
+                tasks.abort();
+            });
+        }
         let (cancel, cancelled) = oneshot::channel();
         self.sessions.insert(content.session_id.clone(), cancel);
         let (node, done) = (self.node.clone(), self.done.clone());
@@ -204,6 +221,9 @@ impl Node {
             instance: self.id.clone(),
             version: self.version.clone(),
             pace: self.pace,
+            connect_time: self.connect_time,
+            completion_lag: self.completion_lag,
+            faults: self.faults.clone(),
         };
         let outcome = worker::run(assignment, self.caller.clone(), cancelled).await;
         if outcome.crashed {

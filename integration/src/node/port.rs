@@ -1,8 +1,9 @@
 //! The TCP connection behind a session.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -12,8 +13,9 @@ use tokio::{
 };
 
 /// Connected or not; reading and writing wait for ever where there is nothing to read or write.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Port {
+    connecting: Option<BoxFuture<'static, io::Result<TcpStream>>>,
     halves: Option<(OwnedReadHalf, OwnedWriteHalf)>,
     unwritten: Bytes,
     buffer: Vec<u8>,
@@ -25,15 +27,22 @@ impl Port {
         Self { buffer: vec![0; read_size], ..Self::default() }
     }
 
-    pub(super) async fn connect(&mut self, address: SocketAddr) -> io::Result<()> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        self.halves = Some(stream.into_split());
-        Ok(())
+    /// Connects in the background of [`progress`](Self::progress), after `delay`.
+    pub(super) fn connect(&mut self, address: SocketAddr, delay: Duration) {
+        self.connecting = Some(Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        }));
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.halves.is_some()
     }
 
     pub(super) fn close(&mut self) {
-        self.halves = None;
+        (self.halves, self.connecting) = (None, None);
         self.unwritten = Bytes::new();
     }
 
@@ -42,8 +51,13 @@ impl Port {
         self.unwritten = data;
     }
 
-    /// Whichever comes first: bytes read, if `reading`, or the queued bytes all written. Cancelling it loses nothing.
+    /// Whichever comes first: the connection, bytes read, if `reading`, or the queued bytes all written. Cancelling it loses nothing.
     pub(super) async fn progress(&mut self, reading: bool) -> Progress {
+        if let Some(connecting) = &mut self.connecting {
+            let connected = connecting.await;
+            self.connecting = None;
+            return Progress::Connected(connected.map(|stream| self.halves = Some(stream.into_split())));
+        }
         let Some((read_half, write_half)) = &mut self.halves else { return std::future::pending().await };
         let (reading, writing) = (reading && !self.ended, !self.unwritten.is_empty());
         let progress = tokio::select! {
@@ -58,7 +72,7 @@ impl Port {
         match progress {
             Progress::Ended { .. } => self.ended = true,
             Progress::Written(_) => self.unwritten = Bytes::new(),
-            Progress::Read(_) => {}
+            Progress::Read(_) | Progress::Connected(_) => {}
         }
         progress
     }
@@ -66,6 +80,7 @@ impl Port {
 
 /// What happened at the port.
 pub(super) enum Progress {
+    Connected(io::Result<()>),
     Read(Bytes),
     Ended { clean: bool },
     Written(bool),

@@ -1,30 +1,31 @@
 //! One session on the node: drives the agent engine between a WebSocket and a port.
 
 use std::{
-    future::pending,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use futures_util::{FutureExt, SinkExt, StreamExt, future::BoxFuture};
+use futures_util::{FutureExt, SinkExt, future::BoxFuture};
 use serde_json::Value;
 use ssmssh::wire::{Body, OpenDataChannel};
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout_at,
+};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 use super::{
     http::{CallError, Caller, Socket},
+    link::{Link, LinkStep, sleep_until},
     pace::{Pace, Pump},
     port::{Port, Progress},
 };
-use crate::agent::{Action, Agent, Outcome};
+use crate::{
+    agent::{Action, Agent, Outcome},
+    faults::Faults,
+};
 
-/// Agent: the heartbeat of the data channel.
-const PING_INTERVAL: Duration = Duration::from_secs(54);
-const FIRST_READ_DEADLINE: Duration = Duration::from_secs(114);
-const READ_DEADLINE: Duration = Duration::from_mins(1);
 /// Agent: `getRetryer`, doubling from 100 ms up to 5 s, six tries.
 const RETRY_INITIAL: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -39,6 +40,9 @@ pub(super) struct Assignment {
     pub(super) instance: String,
     pub(super) version: String,
     pub(super) pace: Pace,
+    pub(super) connect_time: Duration,
+    pub(super) completion_lag: Duration,
+    pub(super) faults: watch::Receiver<Faults>,
 }
 
 /// Serves the session to its end. `cancel` is `channel_closed` on the control channel.
@@ -66,35 +70,18 @@ struct Worker {
     cancelled: bool,
 }
 
-/// The WebSocket, or the attempt to get one.
-enum Link {
-    Open {
-        socket: Box<Socket>,
-        heartbeat: Heartbeat,
-    },
-    Opening(BoxFuture<'static, Option<Box<Socket>>>),
-    /// All tries failed; the agent's worker stays up without a connection.
-    Lost,
-}
-
-struct Heartbeat {
-    next_ping: Instant,
-    read_deadline: Instant,
-}
-
 enum Step {
-    Opened(Option<Box<Socket>>),
-    Frame(Bytes),
-    Ignored,
-    Disconnected,
+    Link(LinkStep),
     Port(Progress),
     Timeout,
+    Ignored,
 }
 
 impl Worker {
     fn new(assignment: Assignment, caller: Caller) -> Self {
         let now = Instant::now();
-        let agent = Agent::new(&assignment.session, &assignment.version, assignment.properties.clone(), now);
+        let mut agent = Agent::new(&assignment.session, &assignment.version, assignment.properties.clone(), now);
+        agent.set_completion_lag(assignment.completion_lag);
         let client_id = Uuid::new_v4();
         let link = Link::Opening(opening(&assignment, &caller, client_id));
         let (port, pump) = (Port::new(assignment.pace.read_size()), Pump::new(assignment.pace));
@@ -106,7 +93,7 @@ impl Worker {
         loop {
             self.transmit().await;
             match self.agent.poll_action()? {
-                Action::Connect => self.connect_port().await,
+                Action::Connect => self.port.connect(self.assignment.address, self.assignment.connect_time),
                 Action::Write(data) => self.port.set_unwritten(data),
                 Action::ClosePort => self.port.close(),
                 Action::Close(outcome) => return Some(outcome),
@@ -115,25 +102,19 @@ impl Worker {
     }
 
     async fn transmit(&mut self) {
-        let Link::Open { socket, .. } = &mut self.link else { return };
-        let mut sent = Ok(());
-        let mut any = false;
-        while let Some(frame) = self.agent.poll_transmit() {
-            any = true;
-            sent = socket.feed(Message::Binary(frame)).await;
-        }
-        if any && (sent.is_err() || socket.flush().await.is_err()) {
-            self.disconnect();
-        }
-    }
-
-    async fn connect_port(&mut self) {
-        match self.port.connect(self.assignment.address).await {
-            Ok(()) => self.agent.handle_port_connected(),
-            Err(error) => {
-                tracing::info!(%error, address = %self.assignment.address, "the port refuses");
-                self.agent.handle_port_refused();
+        let Link::Open { socket, heartbeat } = &mut self.link else { return };
+        let agent = &mut self.agent;
+        let sending = async {
+            let mut any = false;
+            while let Some(frame) = agent.poll_transmit() {
+                any = true;
+                socket.feed(Message::Binary(frame)).await?;
             }
+            if any { socket.flush().await } else { Ok(()) }
+        };
+        // A writer that is stuck ends with the reader's deadline, which closes the socket under it.
+        if !matches!(timeout_at(heartbeat.read_deadline.into(), sending).await, Ok(Ok(()))) {
+            self.disconnect();
         }
     }
 
@@ -142,33 +123,45 @@ impl Worker {
         let deadline = self.agent.poll_timeout();
         let next_read = self.pump.next_read(now).filter(|_| self.agent.is_port_wanted());
         let reading = self.agent.is_port_wanted() && next_read.is_none();
+        let stalled = self.assignment.faults.borrow_and_update().stalled_port && self.port.is_connected();
         tokio::select! {
-            step = self.link.next(self.agent.is_reading()) => step,
-            progress = self.port.progress(reading) => Step::Port(progress),
+            step = self.link.next(self.agent.is_reading()) => Step::Link(step),
+            progress = self.port.progress(reading), if !stalled => Step::Port(progress),
             () = sleep_until(deadline) => Step::Timeout,
             () = sleep_until(next_read) => Step::Ignored,
+            Ok(()) = self.assignment.faults.changed() => Step::Ignored,
         }
     }
 
     fn apply(&mut self, step: Step) {
         let now = Instant::now();
         match step {
-            Step::Opened(Some(socket)) => {
-                let heartbeat = Heartbeat { next_ping: now + PING_INTERVAL, read_deadline: now + FIRST_READ_DEADLINE };
-                self.link = Link::Open { socket, heartbeat };
+            Step::Link(LinkStep::Opened(Some(socket))) => {
+                self.link = Link::open(socket, now);
                 self.agent.handle_connected(now);
             }
-            Step::Opened(None) => self.link = Link::Lost,
-            Step::Frame(frame) => self.agent.handle_frame(frame, now),
-            Step::Disconnected => self.disconnect(),
-            Step::Port(Progress::Read(data)) => {
+            Step::Link(LinkStep::Opened(None)) => self.link = Link::Lost,
+            Step::Link(LinkStep::Frame(frame)) => self.agent.handle_frame(frame, now),
+            Step::Link(LinkStep::Disconnected) => self.disconnect(),
+            Step::Port(progress) => self.apply_progress(progress, now),
+            Step::Timeout => self.agent.handle_timeout(now),
+            Step::Link(LinkStep::Ignored) | Step::Ignored => {}
+        }
+    }
+
+    fn apply_progress(&mut self, progress: Progress, now: Instant) {
+        match progress {
+            Progress::Connected(Ok(())) => self.agent.handle_port_connected(),
+            Progress::Connected(Err(error)) => {
+                tracing::info!(%error, address = %self.assignment.address, "the port refuses");
+                self.agent.handle_port_refused();
+            }
+            Progress::Read(data) => {
                 self.pump.pause(now);
                 self.agent.handle_port_data(data, now);
             }
-            Step::Port(Progress::Ended { clean }) => self.agent.handle_port_closed(clean, now),
-            Step::Port(Progress::Written(written)) => self.agent.handle_port_written(written, now),
-            Step::Timeout => self.agent.handle_timeout(now),
-            Step::Ignored => {}
+            Progress::Ended { clean } => self.agent.handle_port_closed(clean, now),
+            Progress::Written(written) => self.agent.handle_port_written(written, now),
         }
     }
 
@@ -180,44 +173,6 @@ impl Worker {
     fn disconnect(&mut self) {
         self.agent.handle_disconnected();
         self.link = Link::Opening(opening(&self.assignment, &self.caller, self.client_id));
-    }
-}
-
-impl Link {
-    async fn next(&mut self, reading: bool) -> Step {
-        match self {
-            Self::Opening(opening) => Step::Opened(opening.await),
-            Self::Open { socket, heartbeat } => {
-                tokio::select! {
-                    message = socket.next(), if reading => heartbeat.judge(message),
-                    () = sleep_until(Some(heartbeat.next_ping)) => {
-                        let _ = socket.send(Message::Ping(Bytes::from_static(b"keepalive"))).await;
-                        heartbeat.next_ping += PING_INTERVAL;
-                        Step::Ignored
-                    }
-                }
-            }
-            Self::Lost => pending().await,
-        }
-    }
-}
-
-impl Heartbeat {
-    /// A read after the deadline fails as it does in the agent, even if something is there to be read.
-    fn judge(&mut self, message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) -> Step {
-        let now = Instant::now();
-        if now > self.read_deadline {
-            return Step::Disconnected;
-        }
-        match message {
-            Some(Ok(Message::Binary(frame))) => Step::Frame(frame),
-            Some(Ok(Message::Pong(_))) => {
-                self.read_deadline = now + READ_DEADLINE;
-                Step::Ignored
-            }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => Step::Disconnected,
-            Some(Ok(_)) => Step::Ignored,
-        }
     }
 }
 
@@ -246,11 +201,4 @@ async fn open(caller: &Caller, session: &str, instance: &str, client_id: Uuid) -
     let open = OpenDataChannel::agent(Uuid::new_v4(), &token, client_id, instance);
     socket.send(Message::text(open.to_json())).await.map_err(Box::new)?;
     Ok(socket)
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => pending().await,
-    }
 }

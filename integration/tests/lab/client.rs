@@ -1,7 +1,10 @@
 //! As little of a client as can speak to the lab. It shares the message format with the product and nothing else; it signs
 //! with AWS's own crate.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use aws_credential_types::Credentials;
 use aws_sigv4::{
@@ -15,8 +18,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use ssm_lab::Lab;
 use ssmssh::wire::{
-    Acknowledge, ActionStatus, Body, ChannelClosed, Flag, HandshakeRequest, HandshakeResponse, Message, MessageKind,
-    OpenDataChannel, PayloadType, ProcessedClientAction,
+    Acknowledge, ActionStatus, Body, ChannelClosed, Flag, Frame, HandshakeRequest, HandshakeResponse, Message,
+    MessageKind, OpenDataChannel, PayloadType, ProcessedClientAction,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
@@ -27,6 +30,9 @@ use uuid::Uuid;
 
 /// Far longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the client waits before it sends its oldest message again.
+const RESEND: Duration = Duration::from_millis(100);
 
 /// What a request is signed with; tests change what they want to be wrong.
 pub(crate) struct Signer {
@@ -64,8 +70,12 @@ impl Signer {
 
 /// One API call, signed by `signer` if there is one.
 pub(crate) async fn call(lab: &Lab, signer: Option<&Signer>, operation: &str, input: Value) -> (u16, Value) {
-    let (url, body) = (format!("{}/", lab.endpoint_url()), input.to_string());
-    let host = lab.endpoint_url().trim_start_matches("http://");
+    call_at(lab.endpoint_url(), signer, operation, input).await
+}
+
+async fn call_at(endpoint: &str, signer: Option<&Signer>, operation: &str, input: Value) -> (u16, Value) {
+    let (url, body) = (format!("{endpoint}/"), input.to_string());
+    let host = endpoint.trim_start_matches("http://");
     let mut request = hyper::Request::post("/").header("host", host);
     for (name, value) in signer.map(|it| it.headers("ssm", "POST", &url, body.as_bytes())).unwrap_or_default() {
         request = request.header(name, value);
@@ -87,12 +97,17 @@ pub(crate) async fn call(lab: &Lab, signer: Option<&Signer>, operation: &str, in
 
 /// StartSession to `port` of the lab's node.
 pub(crate) async fn start(lab: &Lab, port: u16) -> Value {
+    start_at(lab.endpoint_url(), &Signer::of(lab), lab.node(), port).await
+}
+
+/// StartSession to `port` of a node of the lab at `endpoint`.
+pub(crate) async fn start_at(endpoint: &str, signer: &Signer, node: &str, port: u16) -> Value {
     let input = json!({
-        "Target": lab.node(),
+        "Target": node,
         "DocumentName": "AWS-StartSSHSession",
         "Parameters": { "portNumber": [port.to_string()] },
     });
-    let (status, answer) = call(lab, Some(&Signer::of(lab)), "StartSession", input).await;
+    let (status, answer) = call_at(endpoint, Some(signer), "StartSession", input).await;
     assert_eq!(status, 200, "{answer}");
     answer
 }
@@ -116,13 +131,18 @@ pub(crate) async fn upgrade(signer: Option<&Signer>, grant: &Value) -> Result<So
     }
 }
 
-/// A client without windows, pacing or resends: enough for a link that loses nothing.
+/// A client without windows or pacing, that sends again as the real plugin does: the oldest message only.
 pub(crate) struct Client {
     socket: Socket,
     id: Uuid,
     next_sequence: i64,
     expected: i64,
     received: Vec<u8>,
+    unacknowledged: BTreeMap<i64, Bytes>,
+    pongs: usize,
+    /// Frames that were no sound messages.
+    pub(crate) malformed: usize,
+    pub(crate) largest_frame: usize,
     pub(crate) agent_version: String,
     pub(crate) closed: Option<ChannelClosed>,
 }
@@ -130,18 +150,36 @@ pub(crate) struct Client {
 impl Client {
     /// Opens the channel and does the handshake.
     pub(crate) async fn connect(lab: &Lab, grant: &Value) -> Self {
-        let socket = upgrade(Some(&Signer::of(lab)), grant).await.unwrap();
+        Self::connect_as(&Signer::of(lab), grant).await
+    }
+
+    pub(crate) async fn connect_as(signer: &Signer, grant: &Value) -> Self {
+        let mut client = Self::open_as(signer, grant).await;
+        client.run_until(|client| client.expected >= 2).await;
+        client
+    }
+
+    /// Opens the channel and leaves the handshake to what reads.
+    pub(crate) async fn open_only(lab: &Lab, grant: &Value) -> Self {
+        Self::open_as(&Signer::of(lab), grant).await
+    }
+
+    async fn open_as(signer: &Signer, grant: &Value) -> Self {
+        let socket = upgrade(Some(signer), grant).await.unwrap();
         let mut client = Self {
             socket,
             id: Uuid::new_v4(),
             next_sequence: 0,
             expected: 0,
             received: Vec::new(),
+            unacknowledged: BTreeMap::new(),
+            pongs: 0,
+            malformed: 0,
+            largest_frame: 0,
             agent_version: String::new(),
             closed: None,
         };
         client.open(grant).await;
-        client.run_until(|client| client.expected >= 2).await;
         client
     }
 
@@ -161,6 +199,24 @@ impl Client {
         for chunk in data.chunks(16 * 1024) {
             self.send(PayloadType::Output, Bytes::copy_from_slice(chunk)).await;
         }
+    }
+
+    /// Writes one message, or not where the socket is gone.
+    pub(crate) async fn try_write(&mut self, data: &[u8]) {
+        let frame = self.stamp(PayloadType::Output, Bytes::copy_from_slice(data));
+        let _ = self.socket.send(tungstenite::Message::Binary(frame)).await;
+    }
+
+    /// Reads until everything that was sent is acknowledged.
+    pub(crate) async fn wait_acknowledged(&mut self) {
+        self.run_until(|client| client.unacknowledged.is_empty()).await;
+    }
+
+    /// Whether a ping comes back in time.
+    pub(crate) async fn is_answered_within(&mut self, limit: Duration) -> bool {
+        self.socket.send(tungstenite::Message::Ping(Bytes::new())).await.unwrap();
+        let pongs = self.pongs;
+        timeout(limit, self.run_until(|client| client.pongs > pongs)).await.is_ok()
     }
 
     /// Reads until `count` bytes have arrived.
@@ -196,17 +252,48 @@ impl Client {
     }
 
     async fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
-        while !done(self) {
-            match timeout(PATIENCE, self.socket.next()).await.expect("the lab goes on").expect("open").unwrap() {
-                tungstenite::Message::Binary(frame) => self.handle(Message::decode(frame).unwrap()).await,
-                tungstenite::Message::Close(frame) => panic!("closed: {frame:?}"),
-                _ => {}
+        let progress = async {
+            while !done(self) {
+                match timeout(RESEND, self.socket.next()).await {
+                    Ok(message) => self.handle_message(message.expect("open").unwrap()).await,
+                    Err(_) => self.resend().await,
+                }
             }
+        };
+        timeout(PATIENCE, progress).await.expect("the lab goes on");
+    }
+
+    async fn resend(&mut self) {
+        if let Some(frame) = self.unacknowledged.values().next() {
+            self.socket.send(tungstenite::Message::Binary(frame.clone())).await.unwrap();
+        }
+    }
+
+    async fn handle_message(&mut self, message: tungstenite::Message) {
+        match message {
+            tungstenite::Message::Binary(frame) => self.handle_frame(frame).await,
+            tungstenite::Message::Pong(_) => self.pongs += 1,
+            tungstenite::Message::Close(frame) => panic!("closed: {frame:?}"),
+            _ => {}
+        }
+    }
+
+    async fn handle_frame(&mut self, frame: Bytes) {
+        self.largest_frame = self.largest_frame.max(frame.len());
+        match Frame::decode(frame) {
+            Ok(frame) if !frame.message.kind.is_stream_data() || frame.is_digest_right() => {
+                self.handle(frame.message).await;
+            }
+            _ => self.malformed += 1,
         }
     }
 
     async fn handle(&mut self, message: Message) {
         match message.kind {
+            MessageKind::Acknowledge => match Acknowledge::from_json(&message.payload) {
+                Ok(acknowledge) => drop(self.unacknowledged.remove(&acknowledge.sequence)),
+                Err(_) => self.malformed += 1,
+            },
             MessageKind::OutputStreamData => self.handle_output(message).await,
             MessageKind::ChannelClosed => self.closed = Some(ChannelClosed::from_json(&message.payload).unwrap()),
             _ => {}
@@ -220,7 +307,8 @@ impl Client {
             sequence: message.sequence,
             is_sequential: true,
         };
-        self.send_message(MessageKind::Acknowledge, 0, PayloadType::NONE, acknowledge.to_payload()).await;
+        let frame = self::message(MessageKind::Acknowledge, 0, PayloadType::NONE, acknowledge.to_payload()).encode();
+        self.socket.send(tungstenite::Message::Binary(frame)).await.unwrap();
         if message.sequence != self.expected {
             return;
         }
@@ -250,16 +338,22 @@ impl Client {
     }
 
     async fn send(&mut self, payload_type: PayloadType, payload: Bytes) {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        self.send_message(MessageKind::InputStreamData, sequence, payload_type, payload).await;
+        let frame = self.stamp(payload_type, payload);
+        self.socket.send(tungstenite::Message::Binary(frame)).await.unwrap();
     }
 
-    async fn send_message(&mut self, kind: MessageKind, sequence: i64, payload_type: PayloadType, payload: Bytes) {
-        let message =
-            Message { kind, created_millis: 1, sequence, flags: 0, id: Uuid::new_v4(), payload_type, payload };
-        self.socket.send(tungstenite::Message::Binary(message.encode())).await.unwrap();
+    /// The frame of the next message, kept until it is acknowledged.
+    fn stamp(&mut self, payload_type: PayloadType, payload: Bytes) -> Bytes {
+        let frame = message(MessageKind::InputStreamData, self.next_sequence, payload_type, payload).encode();
+        self.unacknowledged.insert(self.next_sequence, frame.clone());
+        self.next_sequence += 1;
+        frame
     }
+}
+
+fn message(kind: MessageKind, sequence: i64, payload_type: PayloadType, payload: impl Into<Bytes>) -> Message {
+    let payload = payload.into();
+    Message { kind, created_millis: 1, sequence, flags: 0, id: Uuid::new_v4(), payload_type, payload }
 }
 
 /// A TCP server on loopback that sends back what it gets.

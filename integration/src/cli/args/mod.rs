@@ -1,9 +1,13 @@
 //! What was typed.
 
+mod faults;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use ssm_lab::{Cut, Lab, LabBuilder, Pace};
+use ssm_lab::{CredentialSource, Lab, LabBuilder, Pace};
+
+use faults::FaultArgs;
 
 /// A local Session Manager on loopback, with one managed node.
 ///
@@ -32,6 +36,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "agent_listen")]
     tls_key: Option<PathBuf>,
 
+    /// Lets nothing listen on the node's port 22
+    #[arg(long, conflicts_with_all = ["sshd", "openssh", "agent_listen"])]
+    no_sshd: bool,
+
+    /// What the node takes to connect to its port
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    connect_time: Option<Duration>,
+
+    /// How long the node discards input after the handshake
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    completion_lag: Option<Duration>,
+
+    /// Lets the node vanish this long after its first session was started
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    vanish_after: Option<Duration>,
+
     /// The node's id
     #[arg(long, value_name = "ID")]
     node: Option<String>,
@@ -44,45 +64,20 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = PaceArg::Agent)]
     pace: PaceArg,
 
-    /// One-way delay of every relayed message, such as 30ms
+    #[command(flatten, next_help_heading = "What goes wrong")]
+    faults: FaultArgs,
+
+    /// Where the command finds its credentials
+    #[arg(long, value_enum, default_value_t = CredentialsArg::Env)]
+    credentials: CredentialsArg,
+
+    /// How long credentials are good; then new ones take their place, but not in the environment
     #[arg(long, value_name = "TIME", value_parser = duration)]
-    delay: Option<Duration>,
+    credentials_lifetime: Option<Duration>,
 
-    /// Most random delay on top of it
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    jitter: Option<Duration>,
-
-    /// Probability that a relayed message is lost, 0 to 1
-    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
-    loss: f64,
-
-    /// Probability that a relayed message is doubled, 0 to 1
-    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
-    duplicate: f64,
-
-    /// Probability that a relayed message is overtaken, 0 to 1
-    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
-    reorder: f64,
-
-    /// Seed of all that is random
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
-
-    /// How --cut-every and --cut-after end the client's socket
-    #[arg(long, value_enum, default_value_t = CutArg::Bye)]
-    cut: CutArg,
-
-    /// Cuts the client's socket this long after it was opened, again and again
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    cut_every: Option<Duration>,
-
-    /// Cuts the client's socket once, after this many relayed messages
-    #[arg(long, value_name = "N")]
-    cut_after: Option<u64>,
-
-    /// Lets ResumeSession answer that the session is over
-    #[arg(long)]
-    refuse_resume: bool,
+    /// Answers the first N calls of the API with throttling
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    throttle: u32,
 
     /// Lets IAM refuse this action, such as ssm:StartSession or ssmmessages:OpenDataChannel; may be repeated
     #[arg(long, value_name = "ACTION")]
@@ -104,51 +99,54 @@ enum PaceArg {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum CutArg {
-    /// Close code 1000 and the reason "Bye"
-    Bye,
-    /// A TCP reset
-    Reset,
+enum CredentialsArg {
+    /// In the environment
+    Env,
+    /// In the shared credentials file
+    File,
+    /// From a process that the configuration names
+    Process,
 }
 
 impl Args {
     pub(crate) fn into_builder(self) -> LabBuilder {
-        let mut builder = Lab::builder()
-            .pace(self.pace.into())
-            .delay(self.delay.unwrap_or_default())
-            .jitter(self.jitter.unwrap_or_default())
-            .loss(self.loss)
-            .duplicate(self.duplicate)
-            .reorder(self.reorder)
-            .seed(self.seed);
+        let mut builder = self.faults.apply(Lab::builder());
+        builder = builder.pace(self.pace.into()).credential_source(self.credentials.into()).throttle(self.throttle);
         if let Some(port) = self.sshd {
             builder = builder.sshd(port);
         }
         if self.openssh {
             builder = builder.openssh();
         }
-        if let (Some(port), Some(certificate), Some(key)) = (self.agent_listen, self.tls_cert, self.tls_key) {
+        if self.no_sshd {
+            builder = builder.no_sshd();
+        }
+        if let (Some(port), Some(certificate), Some(key)) = (self.agent_listen, &self.tls_cert, &self.tls_key) {
             builder = builder.agent_listener(port, certificate, key);
         }
-        if let Some(id) = self.node {
+        if let Some(id) = &self.node {
             builder = builder.node(id);
-        }
-        if let Some(version) = self.agent_version {
-            builder = builder.agent_version(version);
-        }
-        if self.refuse_resume {
-            builder = builder.refuse_resume();
         }
         if self.allow_unsigned {
             builder = builder.allow_unsigned_upgrades();
         }
-        if let Some(interval) = self.cut_every {
-            builder = builder.cut_every(self.cut.into(), interval);
-        }
-        if let Some(messages) = self.cut_after {
-            builder = builder.cut_after_messages(self.cut.into(), messages);
-        }
+        builder = self.apply_times(builder);
         self.deny.into_iter().fold(builder, LabBuilder::deny)
+    }
+
+    fn apply_times(&self, mut builder: LabBuilder) -> LabBuilder {
+        if let Some(version) = &self.agent_version {
+            builder = builder.agent_version(version);
+        }
+        if let Some(lifetime) = self.credentials_lifetime {
+            builder = builder.credentials_lifetime(lifetime);
+        }
+        if let Some(after) = self.vanish_after {
+            builder = builder.vanish_after(after);
+        }
+        builder
+            .connect_time(self.connect_time.unwrap_or_default())
+            .completion_lag(self.completion_lag.unwrap_or_default())
     }
 }
 
@@ -161,11 +159,12 @@ impl From<PaceArg> for Pace {
     }
 }
 
-impl From<CutArg> for Cut {
-    fn from(cut: CutArg) -> Self {
-        match cut {
-            CutArg::Bye => Self::Bye,
-            CutArg::Reset => Self::Reset,
+impl From<CredentialsArg> for CredentialSource {
+    fn from(source: CredentialsArg) -> Self {
+        match source {
+            CredentialsArg::Env => Self::Environment,
+            CredentialsArg::File => Self::File,
+            CredentialsArg::Process => Self::Process,
         }
     }
 }

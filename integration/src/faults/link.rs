@@ -1,73 +1,15 @@
-//! The switchboard: what the lab does wrong, and the faulty link between two sockets.
+//! The faulty link between two sockets.
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
+    num::NonZeroU64,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
-/// How a client's socket ends when the lab cuts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cut {
-    /// Close code 1000 and the reason `Bye`, as the service does every hour.
-    Bye,
-    /// A TCP reset, without a word.
-    Reset,
-}
-
-/// What the lab does wrong. The default is nothing.
-///
-/// Delay, jitter, loss, duplication and reordering apply to every binary message that the gateway relays, data and
-/// acknowledgements alike, in both directions. They are drawn from `seed`, so a run can be repeated.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Faults {
-    /// One-way delay of every relayed message. Default zero.
-    pub delay: Duration,
-    /// Most that is added to `delay`, drawn anew for each message; the order is kept. Default zero.
-    pub jitter: Duration,
-    /// Probability, 0 to 1, that a message is dropped. Default 0.
-    pub loss: f64,
-    /// Probability, 0 to 1, that a message is relayed twice. Default 0.
-    pub duplicate: f64,
-    /// Probability, 0 to 1, that a message is held back by `reorder_by`, so that later ones overtake it. Default 0.
-    pub reorder: f64,
-    /// How long a message that is to be overtaken is held back. Default 5 ms.
-    pub reorder_by: Duration,
-    /// Seed of all the draws. Default 1.
-    pub seed: u64,
-    /// How [`cut_after_messages`](Self::cut_after_messages) and [`cut_every`](Self::cut_every) end the socket. Default
-    /// [`Cut::Bye`].
-    pub cut: Cut,
-    /// Cuts the client's socket once in each session, after this many messages relayed in both directions together.
-    /// Default never.
-    pub cut_after_messages: Option<u64>,
-    /// Cuts each client socket, the resumed ones too, this long after it was opened. Default never.
-    pub cut_every: Option<Duration>,
-    /// ResumeSession answers as it does for a session that is over: without a token. Default off.
-    pub refuse_resume: bool,
-}
-
-impl Default for Faults {
-    fn default() -> Self {
-        Self {
-            delay: Duration::ZERO,
-            jitter: Duration::ZERO,
-            loss: 0.0,
-            duplicate: 0.0,
-            reorder: 0.0,
-            reorder_by: Duration::from_millis(5),
-            seed: 1,
-            cut: Cut::Bye,
-            cut_after_messages: None,
-            cut_every: None,
-            refuse_resume: false,
-        }
-    }
-}
+use super::Faults;
 
 /// One direction of a relay: messages go in, and come out late, twice, out of order or not at all. Pure.
 #[derive(Debug)]
@@ -79,6 +21,8 @@ pub(crate) struct Link {
     due: VecDeque<Bytes>,
     count: u64,
     last_due: Option<Instant>,
+    /// When the last byte of what was pushed is on the wire of a link with a rate.
+    busy_until: Option<Instant>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +41,7 @@ impl Link {
             due: VecDeque::new(),
             count: 0,
             last_due: None,
+            busy_until: None,
         }
     }
 
@@ -133,20 +78,35 @@ impl Link {
         }
     }
 
+    /// When there is room for a next message in front of a link with a rate; none for now.
+    pub(crate) fn room_at(&self, faults: &Faults, now: Instant) -> Option<Instant> {
+        let queue = serialization(faults.queue, faults.rate?);
+        self.busy_until?.checked_sub(queue).filter(|moment| *moment > now)
+    }
+
     /// When the next message is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.waiting.peek().map(|Reverse(waiting)| waiting.due)
     }
 
     fn schedule(&mut self, message: Bytes, faults: &Faults, now: Instant) {
+        let sent = self.sent_at(message.len(), faults, now);
         if self.random.chance(faults.reorder) {
-            self.enqueue(message, now + faults.delay + faults.reorder_by, now);
+            self.enqueue(message, sent + faults.delay + faults.reorder_by, now);
             return;
         }
-        let due = now + faults.delay + faults.jitter.mul_f64(self.random.unit());
+        let due = sent + faults.delay + faults.jitter.mul_f64(self.random.unit());
         let due = self.last_due.map_or(due, |last| last.max(due));
         self.last_due = Some(due);
         self.enqueue(message, due, now);
+    }
+
+    /// When the last byte of a message of `length` bytes is on the wire, behind all that were before it.
+    fn sent_at(&mut self, length: usize, faults: &Faults, now: Instant) -> Instant {
+        let Some(rate) = faults.rate else { return now };
+        let sent = self.busy_until.map_or(now, |busy| busy.max(now)) + serialization(length, rate);
+        self.busy_until = Some(sent);
+        sent
     }
 
     fn enqueue(&mut self, message: Bytes, due: Instant, now: Instant) {
@@ -157,6 +117,12 @@ impl Link {
             self.waiting.push(Reverse(Waiting { due, order: self.count, message }));
         }
     }
+}
+
+/// How long `length` bytes take at `rate` bytes a second.
+fn serialization(length: usize, rate: NonZeroU64) -> Duration {
+    let nanos = u128::try_from(length).unwrap_or(u128::MAX).saturating_mul(1_000_000_000) / u128::from(rate.get());
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// The generator `SplitMix64`: small, seeded and good enough to decide what is lost.
@@ -239,6 +205,30 @@ mod tests {
         assert!(!received.is_sorted());
         received.sort_unstable();
         assert_eq!(received, (0..COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_link_with_a_rate_sends_one_message_after_the_other() {
+        let faults = Faults { rate: NonZeroU64::new(1000), delay: Duration::from_millis(40), ..Faults::default() };
+        let start = Instant::now();
+        let mut link = Link::new(1, 0);
+        link.push(Bytes::from(vec![0; 100]), &faults, start);
+        link.push(Bytes::from(vec![1; 50]), &faults, start);
+        assert_eq!(link.pop_due(start + Duration::from_millis(139)), None);
+        assert_eq!(link.pop_due(start + Duration::from_millis(140)).map(|message| message.len()), Some(100));
+        assert_eq!(link.next_due(), Some(start + Duration::from_millis(190)));
+    }
+
+    #[test]
+    fn a_full_queue_says_when_it_has_room() {
+        let faults = Faults { rate: NonZeroU64::new(1000), queue: 200, ..Faults::default() };
+        let start = Instant::now();
+        let mut link = Link::new(1, 0);
+        link.push(Bytes::from(vec![0; 200]), &faults, start);
+        assert_eq!(link.room_at(&faults, start), None);
+        link.push(Bytes::from(vec![0; 300]), &faults, start);
+        assert_eq!(link.room_at(&faults, start), Some(start + Duration::from_millis(300)));
+        assert_eq!(link.room_at(&faults, start + Duration::from_millis(300)), None);
     }
 
     #[test]

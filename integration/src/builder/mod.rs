@@ -1,5 +1,7 @@
 //! Settings of a lab, and how it is started.
 
+mod faults;
+
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
@@ -8,11 +10,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 
 use crate::{
+    access::{Access, CredentialSource},
     api::Service,
-    faults::{Cut, Faults},
+    faults::Faults,
     home::{self, Home},
     lab::{Lab, LabError, REGION},
     node::{Caller, Node, Pace},
@@ -43,6 +46,8 @@ enum Server {
     Existing(u16),
     /// With lines for its configuration.
     OpenSsh(Vec<String>),
+    /// Nothing listens.
+    Absent,
 }
 
 /// The listener for a real agent.
@@ -59,16 +64,22 @@ struct AgentListener {
 pub struct LabBuilder {
     server: Server,
     agent_listener: Option<AgentListener>,
-    node: String,
+    pub(crate) node: String,
     agent_version: String,
     pace: Pace,
     worker_start: Duration,
     crash_notice: Duration,
     shell: PathBuf,
-    token_lifetime: Duration,
+    pub(crate) token_lifetime: Duration,
     denied: HashSet<String>,
     unsigned_upgrades: bool,
-    faults: Faults,
+    pub(crate) credential_source: CredentialSource,
+    credentials_lifetime: Option<Duration>,
+    throttle: u32,
+    connect_time: Duration,
+    completion_lag: Duration,
+    vanish_after: Option<Duration>,
+    pub(crate) faults: Faults,
 }
 
 impl Default for LabBuilder {
@@ -85,6 +96,12 @@ impl Default for LabBuilder {
             token_lifetime: Duration::from_mins(1),
             denied: HashSet::new(),
             unsigned_upgrades: false,
+            credential_source: CredentialSource::default(),
+            credentials_lifetime: None,
+            throttle: 0,
+            connect_time: Duration::ZERO,
+            completion_lag: Duration::ZERO,
+            vanish_after: None,
             faults: Faults::default(),
         }
     }
@@ -116,6 +133,12 @@ impl LabBuilder {
         };
         lines.push(line.into());
         self.server = Server::OpenSsh(lines);
+        self
+    }
+
+    /// Nothing listens on the node's port 22: the agent's worker dies of it, as the real one does.
+    pub fn no_sshd(mut self) -> Self {
+        self.server = Server::Absent;
         self
     }
 
@@ -159,6 +182,26 @@ impl LabBuilder {
         self
     }
 
+    /// What the node takes to connect to its port once the handshake is complete. Agents before 3.0.655.0 lose what comes
+    /// meanwhile. Default none.
+    pub fn connect_time(mut self, duration: Duration) -> Self {
+        self.connect_time = duration;
+        self
+    }
+
+    /// How long after sending `HandshakeComplete` the node still acknowledges and discards input. The real agent does so for
+    /// microseconds, now and then for as long as a thread has to wait for its turn. Default none.
+    pub fn completion_lag(mut self, duration: Duration) -> Self {
+        self.completion_lag = duration;
+        self
+    }
+
+    /// Lets the node vanish this long after its first session was started; see [`Lab::vanish_node`]. Default never.
+    pub fn vanish_after(mut self, duration: Duration) -> Self {
+        self.vanish_after = Some(duration);
+        self
+    }
+
     /// The shell of the embedded server's user. Default `/bin/sh`.
     pub fn shell(mut self, path: impl Into<PathBuf>) -> Self {
         self.shell = path.into();
@@ -168,6 +211,25 @@ impl LabBuilder {
     /// How long the token of StartSession and ResumeSession is good. Default 60 s.
     pub fn token_lifetime(mut self, duration: Duration) -> Self {
         self.token_lifetime = duration;
+        self
+    }
+
+    /// Where a client within the lab finds its credentials. Default [`CredentialSource::Environment`].
+    pub fn credential_source(mut self, source: CredentialSource) -> Self {
+        self.credential_source = source;
+        self
+    }
+
+    /// How long credentials are good before they expire and new ones take their place, which a client gets unless it has
+    /// its own from the environment. Default: as long as the lab lives.
+    pub fn credentials_lifetime(mut self, duration: Duration) -> Self {
+        self.credentials_lifetime = Some(duration);
+        self
+    }
+
+    /// Lets the first `calls` of the API be answered by `ThrottlingException`. Default none.
+    pub fn throttle(mut self, calls: u32) -> Self {
+        self.throttle = calls;
         self
     }
 
@@ -184,73 +246,15 @@ impl LabBuilder {
         self
     }
 
-    /// Everything that is to go wrong. Replaces what was set before.
-    pub fn faults(mut self, faults: Faults) -> Self {
-        self.faults = faults;
-        self
-    }
-
-    /// One-way delay of every relayed message; see [`Faults::delay`].
-    pub fn delay(mut self, delay: Duration) -> Self {
-        self.faults.delay = delay;
-        self
-    }
-
-    /// Most random delay on top; see [`Faults::jitter`].
-    pub fn jitter(mut self, jitter: Duration) -> Self {
-        self.faults.jitter = jitter;
-        self
-    }
-
-    /// Share of messages lost; see [`Faults::loss`].
-    pub fn loss(mut self, probability: f64) -> Self {
-        self.faults.loss = probability;
-        self
-    }
-
-    /// Share of messages doubled; see [`Faults::duplicate`].
-    pub fn duplicate(mut self, probability: f64) -> Self {
-        self.faults.duplicate = probability;
-        self
-    }
-
-    /// Share of messages overtaken; see [`Faults::reorder`].
-    pub fn reorder(mut self, probability: f64) -> Self {
-        self.faults.reorder = probability;
-        self
-    }
-
-    /// Seed of the faults; see [`Faults::seed`].
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.faults.seed = seed;
-        self
-    }
-
-    /// Cuts the client's socket once in each session, after this many relayed messages; see [`Faults::cut_after_messages`].
-    pub fn cut_after_messages(mut self, cut: Cut, messages: u64) -> Self {
-        (self.faults.cut, self.faults.cut_after_messages) = (cut, Some(messages));
-        self
-    }
-
-    /// Cuts each client socket this long after it was opened; see [`Faults::cut_every`].
-    pub fn cut_every(mut self, cut: Cut, interval: Duration) -> Self {
-        (self.faults.cut, self.faults.cut_every) = (cut, Some(interval));
-        self
-    }
-
-    /// Lets ResumeSession answer without a token; see [`Faults::refuse_resume`].
-    pub fn refuse_resume(mut self) -> Self {
-        self.faults.refuse_resume = true;
-        self
-    }
-
     /// Starts everything and waits until the node is connected. Must be called within a tokio runtime, which the lab's
     /// tasks run on. Cancelling it leaves nothing behind.
     pub async fn start(self) -> Result<Lab, LabError> {
         let home = Home::create().map_err(LabError::Home)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(LabError::Listen)?;
         let address = listener.local_addr().map_err(LabError::Listen)?;
-        let mut lab = Lab::new(home, address, &self.node, self.faults.clone(), self.token_lifetime);
+        let access = Access::new(home.path().to_owned(), self.credentials_lifetime).map_err(LabError::Home)?;
+        let mut lab = Lab::new(home, address, access, &self);
+        self.start_access(&lab);
         if let Some(agent) = &self.agent_listener {
             lab.registration = Some(Arc::new(Registration::new(self.node.clone())));
             self.serve_agent(agent, &lab, address).await?;
@@ -260,8 +264,23 @@ impl LabBuilder {
         let sshd = self.start_sshd(&mut lab).await?;
         lab.sshd = Some(sshd);
         lab.tasks.spawn(server::serve(listener, None, self.service(&lab, address), lab.tasks.clone()));
-        lab.tasks.spawn(self.node_model(&lab, address, sshd).run());
+        lab.node_tasks.spawn(self.node_model(&lab, address, sshd).run());
         if lab.wait_for_node(NODE_START).await { Ok(lab) } else { Err(LabError::Node) }
+    }
+
+    fn start_access(&self, lab: &Lab) {
+        lab.access.throttle(self.throttle);
+        let Some(lifetime) = self.credentials_lifetime else { return };
+        let access = Arc::clone(&lab.access);
+        lab.tasks.spawn(async move {
+            loop {
+                sleep(lifetime).await;
+                if let Err(error) = access.rotate() {
+                    tracing::warn!(%error, "the new credentials cannot be written");
+                    access.expire();
+                }
+            }
+        });
     }
 
     async fn serve_agent(&self, agent: &AgentListener, lab: &Lab, address: SocketAddr) -> Result<(), LabError> {
@@ -275,6 +294,7 @@ impl LabBuilder {
     async fn start_sshd(&self, lab: &mut Lab) -> Result<SocketAddr, LabError> {
         let key = lab.home.client_key.public_key().clone();
         match &self.server {
+            Server::Absent => lab.closed_port().map_err(LabError::Listen),
             Server::Existing(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))),
             Server::OpenSsh(lines) => {
                 lab.user = Some(openssh::current_user().await.map_err(LabError::OpenSsh)?);
@@ -293,7 +313,7 @@ impl LabBuilder {
     fn service(&self, lab: &Lab, address: SocketAddr) -> Arc<Service> {
         Arc::new(Service {
             region: REGION.to_owned(),
-            client_key: lab.client_key.clone(),
+            access: Arc::clone(&lab.access),
             node_key: lab.node_key.clone(),
             denied: self.denied.clone(),
             unsigned_upgrades: self.unsigned_upgrades,
@@ -312,8 +332,12 @@ impl LabBuilder {
             pace: self.pace,
             sshd,
             worker_start: self.worker_start,
+            connect_time: self.connect_time,
+            completion_lag: self.completion_lag,
             crash_notice: self.crash_notice,
-            tasks: lab.tasks.clone(),
+            vanish_after: self.vanish_after,
+            faults: lab.watch_faults(),
+            tasks: lab.node_tasks.clone(),
         }
     }
 }
