@@ -13,4 +13,6 @@ mod frames;
 mod gateway;
 mod node;
 mod openssh;
+mod plugin;
+mod real_agent;
 mod terminal;
