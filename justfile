@@ -16,6 +16,10 @@ test:
 ci:
     .ci/run
 
+# The engine's speed as a ratio to SHA-256.
+bench:
+    cargo bench --bench engine
+
 # Licences, bans and sources of the dependencies (needs cargo-deny).
 deny:
     cargo deny check licenses bans sources

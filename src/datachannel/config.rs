@@ -31,7 +31,8 @@ pub struct Config {
     /// 32 KiB is the largest reported to work. Small writes are never padded or held back to fill it.
     pub max_payload: usize,
     /// Most bytes written and not acknowledged, in bytes. Default 8 MiB, at least `max_payload`. It bounds the memory of
-    /// the outbox, and the throughput to this much a round trip. At most 10,000 messages are in flight as well.
+    /// the outbox, and the throughput to this much a round trip. Within it the window follows what the path holds, with
+    /// a queue of about 100 ms. At most 10,000 messages are in flight as well.
     pub max_in_flight: usize,
     /// Most frames sent in a second over a longer time: data, acknowledgements and what is sent again. Default 900;
     /// `None` is no limit. The service is reported to cut connections on which more than about 1,000 a second go for
@@ -117,6 +118,8 @@ pub struct Stats {
     pub largest_acknowledged: usize,
     /// Payload bytes sent and not acknowledged at present.
     pub in_flight: usize,
+    /// Most payload bytes that may be written and not acknowledged at present.
+    pub window: usize,
     /// The smoothed round-trip time, once there was a sample.
     pub round_trip: Option<Duration>,
 }

@@ -26,6 +26,7 @@ mod rtt;
 mod state;
 mod timers;
 mod transmit;
+mod window;
 
 use std::{
     fmt,
@@ -45,6 +46,7 @@ use pending::Pending;
 use state::State;
 use timers::{Timer, Timers};
 use transmit::WallClock;
+use window::Window;
 
 pub use config::{Config, Stats};
 pub use event::{Event, Transmit};
@@ -66,6 +68,7 @@ pub struct DataChannel {
     finish: Finish,
     pending: Pending,
     outbox: Outbox,
+    window: Window,
     inbox: Inbox,
     pacer: Pacer,
     timers: Timers,
@@ -113,6 +116,7 @@ impl DataChannel {
             finish: Finish::No,
             pending: Pending::new(config.max_payload),
             outbox: Outbox::default(),
+            window: Window::new(config.max_payload, config.max_in_flight),
             inbox: Inbox::new(config.max_inbox),
             pacer: Pacer::new(config.max_frames_per_second, config.burst),
             timers: Timers::default(),
@@ -133,6 +137,7 @@ impl DataChannel {
         self.open = Some(Transmit::Text(open.to_json()));
         self.is_connected = true;
         self.outbox.resend_all(now);
+        self.window.restart();
         self.stats.acks_repeated += self.inbox.repeat_acks() as u64;
         if self.state.is_handshaking() {
             self.timers.set(Timer::Handshake, now + self.config.handshake_timeout);
@@ -262,6 +267,7 @@ impl DataChannel {
             messages_forgotten: self.outbox.forgotten(),
             largest_acknowledged: self.outbox.largest_acknowledged(),
             in_flight: self.outbox.bytes(),
+            window: self.window.bytes(),
             round_trip: self.outbox.round_trip(),
             ..self.stats
         }
@@ -273,7 +279,7 @@ impl DataChannel {
 
     /// Bytes that may be written: the window less what is pending or in flight.
     fn room(&self) -> usize {
-        let bytes = self.config.max_in_flight.saturating_sub(self.pending.bytes() + self.outbox.bytes());
+        let bytes = self.window.bytes().saturating_sub(self.pending.bytes() + self.outbox.bytes());
         let messages = config::MAX_MESSAGES_IN_FLIGHT.saturating_sub(self.pending.messages() + self.outbox.span());
         bytes.min(messages.saturating_mul(self.config.max_payload))
     }

@@ -44,6 +44,16 @@ struct Sent {
     place: Place,
 }
 
+/// A message that needs no more care.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Acknowledged {
+    pub(super) payload: usize,
+    /// When it was sent last.
+    pub(super) sent_at: Instant,
+    /// It was sent once only, so that this acknowledgement tells the round trip.
+    pub(super) is_sample: bool,
+}
+
 /// Which of the outbox's indices a message is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -169,9 +179,9 @@ impl Outbox {
         self.silence = Silence { since: Some(now), ..Silence::default() };
     }
 
-    /// Takes an acknowledgement. False if no message was waiting for it.
-    pub(super) fn acknowledge(&mut self, sequence: i64, now: Instant) -> bool {
-        let Some(sent) = u64::try_from(sequence).ok().and_then(|sequence| self.take(sequence)) else { return false };
+    /// Takes an acknowledgement. `None` if no message was waiting for it.
+    pub(super) fn acknowledge(&mut self, sequence: i64, now: Instant) -> Option<Acknowledged> {
+        let sent = u64::try_from(sequence).ok().and_then(|sequence| self.take(sequence))?;
         self.data_acknowledged |= sent.is_data;
         self.largest_acknowledged = self.largest_acknowledged.max(sent.payload);
         self.silence.since = Some(now);
@@ -187,7 +197,7 @@ impl Outbox {
         }
         self.note_overdue();
         self.expire_overdue(now);
-        true
+        Some(Acknowledged { payload: sent.payload, sent_at: sent.at, is_sample: sent.transmissions == 1 })
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

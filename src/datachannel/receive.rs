@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::{debug, trace};
 
-use super::{ChannelError, CloseReason, DataChannel, handshake, inbox::Arrival, state::State, timers::Timer};
+use super::{
+    ChannelError, CloseReason, DataChannel, handshake, inbox::Arrival, pacing::Class, state::State, timers::Timer,
+    window::Limit,
+};
 use crate::wire::{Acknowledge, Body, ChannelClosed, Frame, HandshakeRequest, Message, MessageKind, PayloadType};
 
 /// How long the agent may take to hear of a refusal, which ends the session.
@@ -116,15 +119,27 @@ impl DataChannel {
                 return Ok(());
             }
         };
-        if !self.outbox.acknowledge(acknowledge.sequence, now) {
+        let Some(acknowledged) = self.outbox.acknowledge(acknowledge.sequence, now) else {
             self.stats.acks_ignored += 1;
             trace!(sequence = acknowledge.sequence, "acknowledgement of nothing");
             return Ok(());
-        }
+        };
+        self.window.acknowledge(acknowledged, self.limit(now), now);
         self.stats.acks_received += 1;
         self.note_room();
         self.note_finished();
         if matches!(self.state, State::Refused { .. }) { self.fail_refused() } else { Ok(()) }
+    }
+
+    fn limit(&self, now: Instant) -> Limit {
+        let has_pending = self.pending.messages() > 0;
+        if has_pending && !self.pacer.allows(Class::Other, now) {
+            Limit::Pace
+        } else if has_pending || self.is_writer_waiting {
+            Limit::Window
+        } else {
+            Limit::Writer
+        }
     }
 
     fn handle_channel_closed(&mut self, message: &Message) -> Result<(), ChannelError> {

@@ -80,6 +80,9 @@ impl DataChannel {
     /// Gives the frame the next sequence number.
     fn send_new(&mut self, frame: FrameBuf, payload_type: PayloadType, now: Instant) -> Bytes {
         let payload = frame.len();
+        if self.outbox.is_empty() {
+            self.window.note_idle();
+        }
         let header = Header {
             kind: &MessageKind::InputStreamData,
             created_millis: self.clock.millis_at(now),

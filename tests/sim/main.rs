@@ -7,6 +7,7 @@
 mod agent;
 mod app;
 mod link;
+mod matrix;
 mod regressions;
 mod rng;
 mod scenarios;

@@ -24,6 +24,9 @@ use crate::{
 /// From the agent's end to the service's notice of it.
 const NOTICE_DELAY: Duration = Duration::from_millis(50);
 
+/// The upload is judged from here on.
+const WARM_UP: Duration = Duration::from_secs(2);
+
 /// One kind of run.
 #[derive(Clone)]
 pub(crate) struct Scenario {
@@ -53,6 +56,25 @@ pub(crate) struct Outcome {
     pub(crate) took: Duration,
     pub(crate) resent: usize,
     pub(crate) stats: Stats,
+    pub(crate) upload: Upload,
+}
+
+/// How the upload went once it was under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Upload {
+    /// Bytes that have reached the agent's port, before and in all, and when.
+    warm: Option<(usize, Instant)>,
+    last: Option<(usize, Instant)>,
+    /// The longest that a byte took from the writer to the port.
+    pub(crate) latest: Duration,
+}
+
+impl Upload {
+    /// Bytes a second.
+    pub(crate) fn goodput(&self) -> f64 {
+        let (Some((warm, since)), Some((last, at))) = (self.warm, self.last) else { return 0.0 };
+        f64::from(u32::try_from(last - warm).expect("a run is short")) / (at - since).as_secs_f64()
+    }
 }
 
 impl Scenario {
@@ -85,6 +107,9 @@ struct World {
     up: Link,
     down: Link,
     watch: Watch,
+    upload: Upload,
+    /// Bytes written in all, and when, until they reach the port.
+    under_way: VecDeque<(usize, Instant)>,
     outages: VecDeque<Outage>,
     is_up: bool,
     next_switch: Option<Instant>,
@@ -104,6 +129,8 @@ impl World {
             up: Link::new(scenario.up),
             down: Link::new(scenario.down),
             watch: Watch::new(&scenario.config),
+            upload: Upload::default(),
+            under_way: VecDeque::new(),
             outages: scenario.outages.clone().into(),
             is_up: true,
             next_switch: None,
@@ -124,7 +151,12 @@ impl World {
         if self.app.closed != Some(CloseReason::Ended) || !self.app.is_done() {
             return Err(format!("the end came too early: {:?}, {}", self.app.closed, self.stall()));
         }
-        Ok(Outcome { took: self.now - self.start, resent: self.watch.resent, stats: self.client.stats() })
+        Ok(Outcome {
+            took: self.now - self.start,
+            resent: self.watch.resent,
+            stats: self.client.stats(),
+            upload: self.upload,
+        })
     }
 
     fn stall(&self) -> String {
@@ -138,7 +170,11 @@ impl World {
             while let Some(event) = self.client.poll_event() {
                 self.app.handle_event(event);
             }
+            let written = self.app.written;
             self.app.act(&mut self.client, self.now, &mut self.rng)?;
+            if self.app.written > written {
+                self.under_way.push_back((self.app.written, self.now));
+            }
             self.drain()?;
             self.watch.after_drain(&self.client, self.app.read, self.now)?;
             if !self.app.has_more_to_write() {
@@ -186,6 +222,7 @@ impl World {
         while let Some(frame) = self.up.receive(self.now) {
             self.agent.handle_frame(frame, self.now)?;
         }
+        self.note_upload();
         while !self.client.is_inbox_full()
             && let Some(frame) = self.down.receive(self.now)
         {
@@ -196,6 +233,21 @@ impl World {
         self.agent.handle_timeout(self.now)?;
         self.announce_end();
         Ok(())
+    }
+
+    fn note_upload(&mut self) {
+        let received = self.agent.received;
+        if received == 0 || self.now < self.start + WARM_UP {
+            self.under_way.clear();
+            return;
+        }
+        self.upload.warm.get_or_insert((received, self.now));
+        if self.upload.last.is_none_or(|(last, _)| last < received) {
+            self.upload.last = Some((received, self.now));
+        }
+        while let Some((_, at)) = self.under_way.pop_front_if(|(offset, _)| *offset <= received) {
+            self.upload.latest = self.upload.latest.max(self.now - at);
+        }
     }
 
     fn begin_outage(&mut self) {

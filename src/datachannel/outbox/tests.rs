@@ -32,7 +32,7 @@ impl Bench {
     }
 
     fn ack(&mut self, sequence: u64) -> bool {
-        self.outbox.acknowledge(i64::try_from(sequence).unwrap(), self.now)
+        self.outbox.acknowledge(i64::try_from(sequence).unwrap(), self.now).is_some()
     }
 
     fn resends(&mut self) -> Vec<u64> {
