@@ -52,14 +52,6 @@ impl Change {
     }
 }
 
-/// A file open for writing that nobody else has under this name.
-pub struct Created {
-    /// The file.
-    pub file: Box<dyn TargetFile>,
-    /// The permissions that the side would give a new file: those asked for, less its umask.
-    pub granted: u32,
-}
-
 /// A side of a copy. Paths are the side's own; relative ones start from its starting directory.
 ///
 /// Cancelling an operation may leave it done or not done; files it had opened are closed.
@@ -76,14 +68,13 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath>;
     /// The names in a directory, without `.` and `..`, at most 2^20 of them.
     fn list<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Vec<Entry>>;
-    /// Opens a file for reading and tells about it as it is now. It never waits for the other end of a pipe.
-    fn open<'a>(&'a self, path: &'a BytePath) -> Answer<'a, (Box<dyn SourceFile>, Metadata)>;
+    /// Opens a file for reading and tells about it as it is now. It never waits for the other end of a pipe. `size` is
+    /// what was known of its size before; a side may read a file ahead that is as small as that.
+    fn open<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)>;
     /// Creates a file that did not exist, as if with `mode`, but open to its owner alone before the first byte.
-    fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Created>;
+    fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Box<dyn TargetFile>>;
     /// Makes a directory with `mode` less the umask; `false` when one is there already.
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool>;
-    /// Renames a file, replacing `to` at once where the side can do that.
-    fn rename<'a>(&'a self, from: &'a BytePath, to: &'a BytePath) -> Answer<'a, ()>;
     /// Removes a file.
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()>;
     /// Sets attributes by path.
@@ -104,6 +95,13 @@ pub trait TargetFile: Send + Sync {
     fn max_write(&self) -> u32;
     /// Writes all of `data` at `offset`.
     fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()>;
-    /// Sets attributes, forces everything to the disk where the side can do that, and closes.
-    fn finish(self: Box<Self>, change: Change) -> Answer<'static, ()>;
+    /// Forces to the disk what is written, writes that were begun and not answered included; `None` where that has to
+    /// wait for their answers. It is asked for once, when nothing else will be written.
+    fn flush_behind(&self) -> Option<Answer<'_, ()>> {
+        None
+    }
+    /// Once every write was answered: sets attributes, the permissions of any new file if none are given, forces
+    /// everything to the disk where the side can do that, closes, and gives the file its name, replacing what has it at
+    /// once where the side can do that.
+    fn finish<'a>(self: Box<Self>, change: Change, to: &'a BytePath) -> Answer<'a, ()>;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -25,6 +25,8 @@ pub(super) struct FileCopy<'a> {
     pub(super) source: &'a dyn Endpoint,
     pub(super) target: &'a dyn Endpoint,
     pub(super) place: &'a Place,
+    /// The file's size when it was found.
+    pub(super) size: u64,
     pub(super) preserve: bool,
     /// Nothing can have the target's name yet.
     pub(super) is_fresh: bool,
@@ -36,10 +38,12 @@ pub(super) struct FileCopy<'a> {
 impl FileCopy<'_> {
     /// Copies the file; returns its size. On failure the target is as it was.
     pub(super) async fn run(&self, meter: &mut FileMeter<'_, '_>) -> Result<u64, Failure> {
-        let kept_mode = self.mode_in_the_way().await.map_err(|error| self.at_target(error))?;
+        if self.place.target.is_directory_like() {
+            return Err(self.at_target(CopyError::TargetNotDirectory(self.place.target.clone())));
+        }
         let temporary = temporary_name(&self.place.target);
         self.unfinished.add(&temporary);
-        let outcome = self.fill(&temporary, kept_mode, meter).await;
+        let outcome = self.fill(&temporary, meter).await;
         match &outcome {
             Ok(_) => self.unfinished.forget(&temporary),
             Err(_) => self.unfinished.remove(&temporary).await,
@@ -49,14 +53,10 @@ impl FileCopy<'_> {
 
     /// The permissions of the file that is to be replaced, if there is one.
     async fn mode_in_the_way(&self) -> Result<Option<u32>, CopyError> {
-        let target = &self.place.target;
-        if target.is_directory_like() {
-            return Err(CopyError::TargetNotDirectory(target.clone()));
-        }
         if self.is_fresh {
             return Ok(None);
         }
-        match self.target.stat(target).await {
+        match self.target.stat(&self.place.target).await {
             Ok(Metadata { kind: Some(FileKind::Directory), .. }) => Err(CopyError::DirectoryInTheWay),
             Ok(Metadata { kind: None | Some(FileKind::File), mode, .. }) => Ok(mode.map(|mode| mode & MODE_BITS)),
             Ok(_) => Err(CopyError::NotRegular),
@@ -65,30 +65,23 @@ impl FileCopy<'_> {
         }
     }
 
-    async fn fill(
-        &self,
-        temporary: &BytePath,
-        kept_mode: Option<u32>,
-        meter: &mut FileMeter<'_, '_>,
-    ) -> Result<u64, Failure> {
-        let (reader, metadata) = self.source.open(&self.place.source).await.map_err(|error| self.at_source(error))?;
+    async fn fill(&self, temporary: &BytePath, meter: &mut FileMeter<'_, '_>) -> Result<u64, Failure> {
+        let (reader, metadata) =
+            self.source.open(&self.place.source, self.size).await.map_err(|error| self.at_source(error))?;
         if metadata.kind.is_some_and(|kind| kind != FileKind::File) {
             return Err(self.at_source(CopyError::NotRegular));
         }
         let source_mode = metadata.mode.map_or(DEFAULT_MODE, |mode| mode & MODE_BITS);
-        let final_mode = if self.preserve { Some(source_mode) } else { kept_mode };
         // A mode that is set at the end need not be asked for at the beginning.
-        let asked = if final_mode.is_some() { 0o600 } else { source_mode };
-        let created = self.target.create(temporary, asked).await.map_err(|error| self.at_target(error))?;
+        let asked = if self.preserve { 0o600 } else { source_mode };
+        let (in_the_way, created) = join(self.mode_in_the_way(), self.target.create(temporary, asked)).await;
+        let kept_mode = in_the_way.map_err(|error| self.at_target(error))?;
+        let writer = created.map_err(|error| self.at_target(error))?;
 
-        let written = self.pump(&*reader, &*created.file, &metadata, meter).await?;
-        let mode = final_mode.unwrap_or(created.granted);
-        let change = Change { mode: Some(mode), times: metadata.times.filter(|_| self.preserve) };
-        let into_place = async {
-            created.file.finish(change).await?;
-            self.target.rename(temporary, &self.place.target).await
-        };
-        into_place.await.map_err(|error| self.at_target(error))?;
+        let written = self.pump(&*reader, &*writer, &metadata, meter).await?;
+        let mode = if self.preserve { Some(source_mode) } else { kept_mode };
+        let change = Change { mode, times: metadata.times.filter(|_| self.preserve) };
+        writer.finish(change, &self.place.target).await.map_err(|error| self.at_target(error))?;
         Ok(written)
     }
 
@@ -105,7 +98,12 @@ impl FileCopy<'_> {
         let window = Window { piece: reader.max_read().min(writer.max_write()), in_flight: FILE_WINDOW };
         let mut transfer = Transfer::new(size, window);
         let mut tasks = FuturesUnordered::new();
+        let mut is_flushing = false;
         loop {
+            if transfer.is_read() && !std::mem::replace(&mut is_flushing, true) {
+                // Tasks are begun in the order in which they are added, so this comes after the last write.
+                tasks.extend(writer.flush_behind().map(|flush| flush.map(Moved::Flushed).boxed()));
+            }
             tasks.extend(std::iter::from_fn(|| transfer.poll_read()).map(|piece| read(reader, piece, self.budget)));
             match tasks.next().await {
                 Some(Moved::Read(piece, Ok((data, permit)))) => {
@@ -117,8 +115,9 @@ impl FileCopy<'_> {
                     transfer.handle_written(piece);
                     meter.wrote(piece.length);
                 }
+                Some(Moved::Flushed(Ok(()))) => {}
                 Some(Moved::Read(_, Err(error))) => return Err(self.at_source(error)),
-                Some(Moved::Written(_, Err(error))) => return Err(self.at_target(error)),
+                Some(Moved::Written(_, Err(error)) | Moved::Flushed(Err(error))) => return Err(self.at_target(error)),
                 None => break,
             }
         }
@@ -139,6 +138,7 @@ impl FileCopy<'_> {
 enum Moved {
     Read(Piece, Result<(Bytes, OwnedSemaphorePermit), CopyError>),
     Written(Piece, Result<(), CopyError>),
+    Flushed(Result<(), CopyError>),
 }
 
 fn read<'a>(reader: &'a dyn SourceFile, piece: Piece, budget: &Arc<Semaphore>) -> BoxFuture<'a, Moved> {

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 
-use super::endpoint::{
-    Answer, Change, Created, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile,
-};
+use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
 use super::{BytePath, CopyError, Side};
 
 /// A file is read and written in pieces of this size when only this side counts.
@@ -55,7 +53,7 @@ impl Endpoint for LocalEndpoint {
         .boxed()
     }
 
-    fn open<'a>(&'a self, path: &'a BytePath) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
+    fn open<'a>(&'a self, path: &'a BytePath, _: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
         async move {
             let (file, metadata) = blocking(path, open).await?;
             Ok((Box::new(LocalFile(Arc::new(file))) as Box<dyn SourceFile>, metadata))
@@ -63,10 +61,11 @@ impl Endpoint for LocalEndpoint {
         .boxed()
     }
 
-    fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Created> {
+    fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Box<dyn TargetFile>> {
         async move {
             let (file, granted) = blocking(path, move |path| create(path, mode)).await?.deliver();
-            Ok(Created { file: Box::new(LocalFile(Arc::new(file))), granted })
+            Ok(Box::new(NewFile { file: Arc::new(file), granted, path: path.as_path().to_owned() })
+                as Box<dyn TargetFile>)
         }
         .boxed()
     }
@@ -85,11 +84,6 @@ impl Endpoint for LocalEndpoint {
             }
         }
         .boxed()
-    }
-
-    fn rename<'a>(&'a self, from: &'a BytePath, to: &'a BytePath) -> Answer<'a, ()> {
-        let to = to.as_path().to_owned();
-        blocking(from, move |from| fs::rename(from, to))
     }
 
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
@@ -120,20 +114,31 @@ impl SourceFile for LocalFile {
     }
 }
 
-impl TargetFile for LocalFile {
+/// A file under its temporary name.
+struct NewFile {
+    file: Arc<File>,
+    /// The permissions that the umask leaves a new file.
+    granted: u32,
+    path: PathBuf,
+}
+
+impl TargetFile for NewFile {
     fn max_write(&self) -> u32 {
         PIECE
     }
 
     fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {
-        let file = Arc::clone(&self.0);
+        let file = Arc::clone(&self.file);
         spawn(move || file.write_all_at(&data, offset))
     }
 
-    fn finish(self: Box<Self>, change: Change) -> Answer<'static, ()> {
+    fn finish<'a>(self: Box<Self>, change: Change, to: &'a BytePath) -> Answer<'a, ()> {
+        let to = to.as_path().to_owned();
+        let change = Change { mode: Some(change.mode.unwrap_or(self.granted)), ..change };
         spawn(move || {
-            apply(&self.0, change)?;
-            self.0.sync_all()
+            apply(&self.file, change)?;
+            self.file.sync_all()?;
+            fs::rename(&self.path, to)
         })
     }
 }

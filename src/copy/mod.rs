@@ -38,6 +38,7 @@ mod path;
 mod plan;
 mod progress;
 mod remote;
+mod remote_file;
 mod run;
 mod target;
 mod temporary;
@@ -49,7 +50,7 @@ mod tests;
 use std::future::{Future, pending};
 use std::sync::Arc;
 
-pub use endpoint::{Answer, Change, Created, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
+pub use endpoint::{Answer, Change, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
 pub use error::{CopyError, Failure, Side};
 pub use local::LocalEndpoint;
 pub use path::BytePath;

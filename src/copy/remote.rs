@@ -3,20 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
 
-use super::endpoint::{
-    Answer, Change, Created, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile,
-};
+use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
+use super::remote_file::{RemoteSource, RemoteTarget};
 use super::{BytePath, CopyError, Side};
-use crate::ssh::sftp::{Attributes, Extension, Handle, Limits, OpenFlags, Sftp, SftpError};
+use crate::ssh::sftp::{Attributes, Sftp};
 
-const PERMISSION_BITS: u32 = 0o7777;
-/// The longest read or write asked for: two of the 32 KiB that fit in an SSH packet, so that a request's own cost
-/// halves, while a single one does not hold up the others for long on a slow link.
-const PIECE: u32 = 64 * 1024;
+pub(super) const PERMISSION_BITS: u32 = 0o7777;
 /// Most listing requests sent ahead. A server gives about 100 names per reply.
 const LISTINGS_AHEAD: usize = 16;
 
@@ -51,22 +46,6 @@ impl RemoteEndpoint {
             }
             ahead = (ahead * 2).min(LISTINGS_AHEAD);
         }
-    }
-
-    async fn file(&self, handle: Handle) -> RemoteFile {
-        RemoteFile { sftp: self.sftp.clone(), handle, limits: self.sftp.limits().await }
-    }
-
-    /// The new file's permissions, and the file open to its owner alone from here on.
-    async fn narrow(&self, handle: &Handle, mode: u32) -> Result<u32, SftpError> {
-        if mode & !0o600 == 0 {
-            return Ok(mode);
-        }
-        // Requests on one handle are carried out in order: the first sees the mode that the umask left.
-        let private = Attributes::with_permissions(0o600);
-        let (attributes, narrowed) = tokio::join!(self.sftp.fstat(handle), self.sftp.fsetstat(handle, &private));
-        narrowed?;
-        Ok(attributes?.permissions.map_or(0o600, |granted| granted & PERMISSION_BITS))
     }
 }
 
@@ -108,23 +87,16 @@ impl Endpoint for RemoteEndpoint {
         self.list_all(path).boxed()
     }
 
-    fn open<'a>(&'a self, path: &'a BytePath) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
+    fn open<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
         async move {
-            let handle = self.sftp.open(path.as_bytes(), OpenFlags::READ, &Attributes::default()).await?;
-            let metadata = metadata_of(&self.sftp.fstat(&handle).await?);
-            Ok((Box::new(self.file(handle).await) as Box<dyn SourceFile>, metadata))
+            let (file, metadata) = RemoteSource::open(&self.sftp, path, size).await?;
+            Ok((Box::new(file) as Box<dyn SourceFile>, metadata))
         }
         .boxed()
     }
 
-    fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Created> {
-        async move {
-            let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
-            let handle = self.sftp.open(path.as_bytes(), flags, &Attributes::with_permissions(mode)).await?;
-            let granted = self.narrow(&handle, mode).await?;
-            Ok(Created { file: Box::new(self.file(handle).await), granted })
-        }
-        .boxed()
+    fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Box<dyn TargetFile>> {
+        async move { Ok(Box::new(RemoteTarget::create(&self.sftp, path, mode).await?) as Box<dyn TargetFile>) }.boxed()
     }
 
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool> {
@@ -143,21 +115,6 @@ impl Endpoint for RemoteEndpoint {
         .boxed()
     }
 
-    fn rename<'a>(&'a self, from: &'a BytePath, to: &'a BytePath) -> Answer<'a, ()> {
-        async move {
-            let (from, to) = (from.as_bytes(), to.as_bytes());
-            if self.sftp.offers(Extension::PosixRename) {
-                return Ok(self.sftp.posix_rename(from, to).await?);
-            }
-            let Err(refused) = self.sftp.rename(from, to).await else { return Ok(()) };
-            // Version 3 renames over nothing: the target goes first. Between the two the name is missing, which
-            // is the best that such a server allows; what was written is whole under its temporary name.
-            self.sftp.remove(to).await.map_err(|_| refused)?;
-            Ok(self.sftp.rename(from, to).await?)
-        }
-        .boxed()
-    }
-
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
         async move { Ok(self.sftp.remove(path.as_bytes()).await?) }.boxed()
     }
@@ -167,48 +124,7 @@ impl Endpoint for RemoteEndpoint {
     }
 }
 
-/// An open file of the server.
-struct RemoteFile {
-    sftp: Sftp,
-    handle: Handle,
-    limits: Limits,
-}
-
-impl SourceFile for RemoteFile {
-    fn max_read(&self) -> u32 {
-        self.limits.read.min(PIECE)
-    }
-
-    fn read(&self, offset: u64, length: u32) -> Answer<'_, Bytes> {
-        async move { Ok(self.sftp.read(&self.handle, offset, length).await?) }.boxed()
-    }
-}
-
-impl TargetFile for RemoteFile {
-    fn max_write(&self) -> u32 {
-        self.limits.write.min(PIECE)
-    }
-
-    fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {
-        async move { Ok(self.sftp.write(&self.handle, offset, data).await?) }.boxed()
-    }
-
-    fn finish(self: Box<Self>, change: Change) -> Answer<'static, ()> {
-        async move {
-            let Self { sftp, handle, .. } = *self;
-            let synced = async { if sftp.offers(Extension::Fsync) { sftp.fsync(&handle).await } else { Ok(()) } };
-            let changed =
-                async { if change.is_empty() { Ok(()) } else { sftp.fsetstat(&handle, &attributes_of(change)).await } };
-            let (changed, synced) = tokio::join!(changed, synced);
-            changed?;
-            synced?;
-            Ok(sftp.close(handle).await?)
-        }
-        .boxed()
-    }
-}
-
-fn metadata_of(attributes: &Attributes) -> Metadata {
+pub(super) fn metadata_of(attributes: &Attributes) -> Metadata {
     let time = |seconds: u32| UNIX_EPOCH + Duration::from_secs(seconds.into());
     Metadata {
         kind: attributes.kind(),
@@ -218,7 +134,7 @@ fn metadata_of(attributes: &Attributes) -> Metadata {
     }
 }
 
-fn attributes_of(change: Change) -> Attributes {
+pub(super) fn attributes_of(change: Change) -> Attributes {
     let times = change.times.map(|(accessed, modified)| (seconds(accessed), seconds(modified)));
     Attributes { permissions: change.mode, times, ..Attributes::default() }
 }

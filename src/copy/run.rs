@@ -12,8 +12,9 @@ use super::progress::{Event, FileMeter, Meter};
 use super::temporary::Unfinished;
 use super::{BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Summary, target};
 
-/// Steps under way at once. A small file takes about five round trips, each of them a wait in which others can move.
-const STEPS_AT_ONCE: usize = 32;
+/// Steps under way at once. A small file takes two or three round trips, each of them a wait in which others can move.
+/// Servers allow some hundred open files at least.
+const STEPS_AT_ONCE: usize = 64;
 /// Bytes in flight, all files together.
 const BUDGET: u32 = 8 * 1024 * 1024;
 
@@ -137,6 +138,7 @@ impl<'a> Run<'a> {
             source: self.source(place),
             target: &*self.destination.endpoint,
             place,
+            size: metadata.size.unwrap_or(0),
             preserve: self.options.preserve,
             is_fresh,
             unfinished: &self.unfinished,

@@ -156,6 +156,54 @@ async fn an_upload_is_renamed_into_place_after_everything_else() {
 }
 
 #[tokio::test]
+async fn a_small_upload_waits_three_times() {
+    let folder = folder();
+    std::fs::write(folder.path().join("file"), b"abc").unwrap();
+    let mut held = Vec::new();
+    // What is sent together is answered together; a request that waited for another's answer would wait for ever.
+    let stream = serve(&[POSIX_RENAME, "fsync@openssh.com"], move |mut request| match request.verb {
+        3 => request.handle(b"h"),
+        7 | 17 => request.status(2),
+        200 => [held.drain(..).flatten().collect(), request.status(0)].concat(),
+        8 => {
+            held.push(request.attributes(&file(0)));
+            Vec::new()
+        }
+        verb => {
+            assert!([4, 6, 10].contains(&verb), "{verb} {:?}", request.string());
+            held.push(request.status(0));
+            Vec::new()
+        }
+    });
+    let remote = Location::remote(&node(stream).await, "up");
+    let summary = copy(vec![local(&folder.path().join("file"))], remote, CopyOptions::default(), |_| {}).await.unwrap();
+    assert!(summary.is_complete(), "{:?}", summary.failures);
+}
+
+#[tokio::test]
+async fn a_small_download_waits_twice() {
+    let folder = folder();
+    let mut held = Vec::new();
+    let stream = serve(&[], move |mut request| match request.verb {
+        3 => request.handle(b"h"),
+        17 => request.attributes(&file(3)),
+        8 => {
+            held.push(request.attributes(&file(3)));
+            Vec::new()
+        }
+        5 => {
+            held.push(read_reply(&mut request, b"abc"));
+            if held.len() == 3 { held.drain(..).flatten().collect() } else { Vec::new() }
+        }
+        _ => request.status(0),
+    });
+    let remote = Location::remote(&node(stream).await, "file");
+    let summary = copy(vec![remote], local(folder.path()), CopyOptions::default(), |_| {}).await.unwrap();
+    assert!(summary.is_complete(), "{:?}", summary.failures);
+    assert_eq!(std::fs::read(folder.path().join("file")).unwrap(), b"abc");
+}
+
+#[tokio::test]
 async fn several_sources_need_a_directory() {
     let folder = folder();
     let sources = || vec![local(&folder.path().join("a")), local(&folder.path().join("b"))];

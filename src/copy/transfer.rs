@@ -138,6 +138,11 @@ impl Transfer {
         self.high_water
     }
 
+    /// Whether everything is read and the end is proven; some of it may still have to be written.
+    pub fn is_read(&self) -> bool {
+        matches!(self.end, End::Confirmed(_) | End::Met(_)) && self.reads == 0 && self.again.is_empty()
+    }
+
     /// Whether the whole file is written and its end is proven.
     pub fn is_complete(&self) -> bool {
         let is_end_known = matches!(self.end, End::Confirmed(end) | End::Met(end) if end == self.high_water);

@@ -28,4 +28,5 @@ pub use attributes::{Attributes, FileKind};
 pub use error::{ProtocolError, SftpError, StreamFailure};
 pub use mux::Handle;
 pub use packet::{DirEntry, OpenFlags};
+pub(crate) use session::Queued;
 pub use session::{Extension, Limits, Sftp};

@@ -27,6 +27,11 @@ pub struct Sftp {
     limits: Shared<BoxFuture<'static, Limits>>,
 }
 
+/// A request that has its place in the queue: whatever is asked for later reaches the server behind it.
+///
+/// Awaiting it gives the outcome; dropped, the request is carried out all the same.
+pub(crate) type Queued<T> = BoxFuture<'static, Result<T, SftpError>>;
+
 /// Extensions that this client knows how to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extension {
@@ -129,25 +134,12 @@ impl Sftp {
     /// Closes a file or directory. An error may be the first word of data that could not be stored. Cancelled, the
     /// handle is closed all the same.
     pub async fn close(&self, handle: Handle) -> Result<(), SftpError> {
-        let request = Request::new(Verb::Close).string(handle.raw());
-        let reply = self.mux.send(request).await?;
-        handle.disarm();
-        match reply.await.unwrap_or(Err(SftpError::Ended))? {
-            Answer::Other(Reply::Status(status)) => status.into_result(Verb::Close),
-            other => Err(self.unexpected(other, Verb::Close)),
-        }
+        self.queue_close(handle).await?.await
     }
 
     /// Reads up to `length` bytes at `offset`: fewer when the server gives fewer, none at the end of the file.
     pub async fn read(&self, handle: &Handle, offset: u64, length: u32) -> Result<Bytes, SftpError> {
-        match self.mux.call(Request::read(handle.raw(), offset, length)).await? {
-            Answer::Other(Reply::Data(data)) if data.len() > length as usize => {
-                Err(self.mux.condemn(ProtocolError::TooMuchData { asked: length, got: data.len() }))
-            }
-            Answer::Other(Reply::Data(data)) => Ok(data),
-            Answer::Other(Reply::Status(status)) if status.is_end_of_file() => Ok(Bytes::new()),
-            other => Err(self.unexpected(other, Verb::Read)),
-        }
+        self.queue_read(handle, offset, length).await?.await
     }
 
     /// Writes `data`, no longer than [`Limits::write`], at `offset`.
@@ -167,7 +159,7 @@ impl Sftp {
 
     /// The attributes of an open file.
     pub async fn fstat(&self, handle: &Handle) -> Result<Attributes, SftpError> {
-        self.attributes(Request::new(Verb::Fstat).string(handle.raw())).await
+        self.queue_fstat(handle).await?.await
     }
 
     /// Sets those of the attributes that are given.
@@ -177,7 +169,7 @@ impl Sftp {
 
     /// Sets those of an open file's attributes that are given.
     pub async fn fsetstat(&self, handle: &Handle, attributes: &Attributes) -> Result<(), SftpError> {
-        self.status(Request::new(Verb::Fsetstat).string(handle.raw()).attributes(attributes)).await
+        self.queue_fsetstat(handle, attributes).await?.await
     }
 
     /// Opens a directory for [`Sftp::read_dir`].
@@ -219,12 +211,12 @@ impl Sftp {
 
     /// Renames, replacing `to` at once, as rename(2) does.
     pub async fn posix_rename(&self, from: &[u8], to: &[u8]) -> Result<(), SftpError> {
-        self.status(self.extended(Extension::PosixRename)?.string(from).string(to)).await
+        self.queue_posix_rename(from, to).await?.await
     }
 
     /// Forces an open file to the disk.
     pub async fn fsync(&self, handle: &Handle) -> Result<(), SftpError> {
-        self.status(self.extended(Extension::Fsync)?.string(handle.raw())).await
+        self.queue_fsync(handle).await?.await
     }
 
     /// The absolute path, with links and `..` resolved.
@@ -252,12 +244,70 @@ impl Sftp {
         if self.offers(extension) { Ok(Request::extended(name)) } else { Err(SftpError::Unsupported(name)) }
     }
 
-    async fn status(&self, request: Request) -> Result<(), SftpError> {
+    pub(crate) async fn queue_close(&self, handle: Handle) -> Result<Queued<()>, SftpError> {
+        let queued = self.queue_status(Request::new(Verb::Close).string(handle.raw())).await?;
+        handle.disarm();
+        Ok(queued)
+    }
+
+    pub(crate) async fn queue_read(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        length: u32,
+    ) -> Result<Queued<Bytes>, SftpError> {
+        let answer = self.mux.send(Request::read(handle.raw(), offset, length)).await?;
+        let this = self.clone();
+        let data = async move {
+            match answer.await.unwrap_or(Err(SftpError::Ended))? {
+                Answer::Other(Reply::Data(data)) if data.len() > length as usize => {
+                    Err(this.mux.condemn(ProtocolError::TooMuchData { asked: length, got: data.len() }))
+                }
+                Answer::Other(Reply::Data(data)) => Ok(data),
+                Answer::Other(Reply::Status(status)) if status.is_end_of_file() => Ok(Bytes::new()),
+                other => Err(this.unexpected(other, Verb::Read)),
+            }
+        };
+        Ok(data.boxed())
+    }
+
+    pub(crate) async fn queue_fstat(&self, handle: &Handle) -> Result<Queued<Attributes>, SftpError> {
+        let answer = self.mux.send(Request::new(Verb::Fstat).string(handle.raw())).await?;
+        let this = self.clone();
+        Ok(async move { this.attributes_in(answer.await.unwrap_or(Err(SftpError::Ended))?, Verb::Fstat) }.boxed())
+    }
+
+    pub(crate) async fn queue_fsetstat(
+        &self,
+        handle: &Handle,
+        attributes: &Attributes,
+    ) -> Result<Queued<()>, SftpError> {
+        self.queue_status(Request::new(Verb::Fsetstat).string(handle.raw()).attributes(attributes)).await
+    }
+
+    pub(crate) async fn queue_fsync(&self, handle: &Handle) -> Result<Queued<()>, SftpError> {
+        self.queue_status(self.extended(Extension::Fsync)?.string(handle.raw())).await
+    }
+
+    pub(crate) async fn queue_posix_rename(&self, from: &[u8], to: &[u8]) -> Result<Queued<()>, SftpError> {
+        self.queue_status(self.extended(Extension::PosixRename)?.string(from).string(to)).await
+    }
+
+    async fn queue_status(&self, request: Request) -> Result<Queued<()>, SftpError> {
         let verb = request.verb();
-        match self.mux.call(request).await? {
-            Answer::Other(Reply::Status(status)) => status.into_result(verb),
-            other => Err(self.unexpected(other, verb)),
-        }
+        let answer = self.mux.send(request).await?;
+        let this = self.clone();
+        let outcome = async move {
+            match answer.await.unwrap_or(Err(SftpError::Ended))? {
+                Answer::Other(Reply::Status(status)) => status.into_result(verb),
+                other => Err(this.unexpected(other, verb)),
+            }
+        };
+        Ok(outcome.boxed())
+    }
+
+    async fn status(&self, request: Request) -> Result<(), SftpError> {
+        self.queue_status(request).await?.await
     }
 
     async fn handle(&self, request: Request) -> Result<Handle, SftpError> {
@@ -270,7 +320,11 @@ impl Sftp {
 
     async fn attributes(&self, request: Request) -> Result<Attributes, SftpError> {
         let verb = request.verb();
-        match self.mux.call(request).await? {
+        self.attributes_in(self.mux.call(request).await?, verb)
+    }
+
+    fn attributes_in(&self, answer: Answer, verb: Verb) -> Result<Attributes, SftpError> {
+        match answer {
             Answer::Other(Reply::Attributes(attributes)) => Ok(attributes),
             other => Err(self.unexpected(other, verb)),
         }
