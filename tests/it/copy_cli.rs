@@ -64,7 +64,7 @@ impl World {
         let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).as_ref()).collect();
         let Output { status, stdout, stderr } = self.command(&arguments).output().await.expect("ssmcp runs");
         assert_eq!(stdout, b"", "standard output is nobody's");
-        assert_eq!(self.lab.open_sessions(), 0, "no session is left");
+        until("no session is left", || self.lab.open_sessions() == 0).await;
         (status.code(), String::from_utf8(stderr).expect("text"))
     }
 }
