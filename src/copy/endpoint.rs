@@ -103,5 +103,5 @@ pub trait TargetFile: Send + Sync {
     /// Once every write was answered: sets attributes, the permissions of any new file if none are given, forces
     /// everything to the disk where the side can do that, closes, and gives the file its name, replacing what has it at
     /// once where the side can do that.
-    fn finish<'a>(self: Box<Self>, change: Change, to: &'a BytePath) -> Answer<'a, ()>;
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, ()>;
 }

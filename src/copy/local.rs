@@ -132,7 +132,7 @@ impl TargetFile for NewFile {
         spawn(move || file.write_all_at(&data, offset))
     }
 
-    fn finish<'a>(self: Box<Self>, change: Change, to: &'a BytePath) -> Answer<'a, ()> {
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, ()> {
         let to = to.as_path().to_owned();
         let change = Change { mode: Some(change.mode.unwrap_or(self.granted)), ..change };
         spawn(move || {

@@ -147,7 +147,7 @@ impl TargetFile for RemoteTarget {
         Some(async move { Ok(self.sync().await?) }.boxed())
     }
 
-    fn finish<'a>(self: Box<Self>, change: Change, to: &'a BytePath) -> Answer<'a, ()> {
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, ()> {
         async move { Ok(self.publish(change, to).await?) }.boxed()
     }
 }
