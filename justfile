@@ -20,6 +20,10 @@ ci:
 bench:
     cargo bench --bench engine
 
+# Each fuzz target for a while (needs nightly and cargo-fuzz).
+fuzz seconds="30":
+    .ci/fuzz {{seconds}}
+
 # Licences, bans and sources of the dependencies (needs cargo-deny).
 deny:
     cargo deny check licenses bans sources

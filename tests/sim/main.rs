@@ -6,6 +6,9 @@
 
 mod agent;
 mod app;
+mod corpus;
+#[path = "../../fuzz/inputs.rs"]
+mod inputs;
 mod link;
 mod matrix;
 mod regressions;
