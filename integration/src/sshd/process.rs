@@ -215,6 +215,8 @@ async fn type_and_resize(
 ) {
     loop {
         tokio::select! {
+            // A size counts for everything that is typed after it.
+            biased;
             Some(size) = sizes.recv() => {
                 let _ = keyboard.resize(size);
             }
