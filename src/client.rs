@@ -219,6 +219,11 @@ impl Connection {
         self.stream.session_id()
     }
 
+    /// The stream below, to be watched: whether it is connected, and how it ended.
+    pub fn stream(&self) -> &StreamHandle {
+        &self.stream
+    }
+
     /// Says goodbye to the SSH server, then waits until the SSM session is over, so that a process that ends right after
     /// it leaves nothing open. It takes 10 s at most, after which both go on in the background.
     ///

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::identity;
 use super::report::{self, CliError};
 use super::settings::ConnectionSettings;
 use super::target::Target;
+use super::{identity, notices};
 use crate::client::{Client, Connection};
 use crate::ssh::{HostKeyCheck, PrivateKey, SessionBuilder};
 
@@ -42,6 +42,9 @@ impl<'a> Dialer<'a> {
             None => connecting.await?,
         };
         self.tell_new_host_key(&connection, target);
+        if let Some(patience) = notices::patience(self.settings.log_level, interactive) {
+            tokio::spawn(notices::follow(connection.stream().connection(), patience, interactive));
+        }
         Ok(connection)
     }
 

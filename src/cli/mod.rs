@@ -7,6 +7,7 @@ mod escape;
 mod identity;
 mod logging;
 mod modes;
+mod notices;
 mod options;
 mod progress;
 mod report;

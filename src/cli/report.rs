@@ -107,6 +107,12 @@ pub(crate) fn note(line: &str) {
     write_stderr(&format!("{}: {}\n", program(), escape(line)));
 }
 
+/// Prints one line of information in between what a remote terminal shows, whose cursor may be anywhere on its line.
+pub(crate) fn aside(line: &str) {
+    let gap = if terminal::is_raw() { "\n" } else { "" };
+    write_stderr(&format!("{gap}{}: {}\n", program(), escape(line)));
+}
+
 /// Prints the words of an SSH server before the login, line by line.
 pub(crate) fn banner(text: &str) {
     let lines: String = text.lines().map(|line| escape(line) + "\n").collect();

@@ -5,6 +5,7 @@ use ssm_lab::{Cut, Faults, Lab};
 
 use crate::cli_failures::encrypted_key;
 use crate::support::cli::{Cli, all_sessions_over, fast_lab};
+use crate::support::gate::Gate;
 use crate::support::pty::Terminal;
 
 fn shell(lab: &Lab) -> Terminal {
@@ -104,6 +105,51 @@ async fn a_lost_connection_gives_the_terminal_back_and_says_why() {
     assert_eq!(terminal.wait().await, 255);
     assert!(terminal.is_as_found());
     terminal.see("ssmssh: ").await;
+}
+
+/// A shell whose connection is lost, and whose way to the API is barred.
+async fn cut_off(lab: &Lab) -> (Terminal, Gate) {
+    let gate = Gate::to(lab.endpoint_url()).await;
+    let cli = Cli::in_lab(lab).env("AWS_ENDPOINT_URL_SSM", gate.url()).args([lab.node()]);
+    let mut terminal = Terminal::start(cli);
+    terminal.log_in().await;
+    gate.shut(true);
+    lab.cut_clients(Cut::Reset);
+    (terminal, gate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_lasts_is_told_and_so_is_its_end() {
+    let lab = fast_lab().await;
+    let (mut terminal, gate) = cut_off(&lab).await;
+    terminal.type_keys("echo typed-$((5 * 5))\r").await;
+    terminal.see("reconnecting… ~. to give up").await;
+    gate.shut(false);
+    terminal.see("ssmssh: connected again after ").await;
+    terminal.see("typed-25").await;
+    let screen = terminal.contents();
+    let told = screen.lines().filter(|line| line.contains("ssmssh: connect")).count();
+    assert_eq!(told, 2, "{screen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tilde_dot_gives_up_an_outage() {
+    let lab = fast_lab().await;
+    let (mut terminal, _gate) = cut_off(&lab).await;
+    terminal.see("reconnecting… ~. to give up").await;
+    terminal.type_keys("\r~.").await;
+    assert_eq!(terminal.wait().await, 255);
+    assert!(terminal.is_as_found());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_outage_is_not_told() {
+    let lab = fast_lab().await;
+    let mut terminal = logged_in(&lab).await;
+    lab.cut_clients(Cut::Bye);
+    terminal.type_keys("echo typed-$((5 * 5))\r").await;
+    terminal.see("typed-25").await;
+    assert!(!terminal.contents().contains("ssmssh: connect"), "{}", terminal.contents());
 }
 
 #[tokio::test(flavor = "multi_thread")]

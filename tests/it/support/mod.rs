@@ -1,6 +1,7 @@
 //! What the tests of this binary stand on.
 
 pub(crate) mod cli;
+pub(crate) mod gate;
 pub(crate) mod pty;
 pub(crate) mod ssh;
 pub(crate) mod sshd;

@@ -1,0 +1,97 @@
+//! What a user is told about a connection that is lost and comes back.
+
+use std::future::pending;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::options::LogLevel;
+use super::report;
+use crate::stream::ConnectionState;
+
+/// An outage that is over sooner is not worth a line on somebody's screen.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long an outage may last before it is told; `None` where nobody wants to hear of it.
+pub(crate) fn patience(level: LogLevel, interactive: bool) -> Option<Duration> {
+    match (level, interactive) {
+        (LogLevel::Quiet, _) | (LogLevel::Info, false) => None,
+        (LogLevel::Info, true) => Some(PATIENCE),
+        (LogLevel::Stages | LogLevel::Debug, _) => Some(Duration::ZERO),
+    }
+}
+
+/// Tells of each outage that outlasts `patience`, and of its end, until the stream is closed.
+///
+/// Cancelling it only ends the telling.
+pub(crate) async fn follow(mut connection: watch::Receiver<ConnectionState>, patience: Duration, interactive: bool) {
+    let mut outage = Outage::default();
+    loop {
+        let state = connection.borrow_and_update().clone();
+        match &state {
+            ConnectionState::Closed => return,
+            ConnectionState::Reconnecting { since, cause, .. } => outage.begin(*since, cause),
+            _ => outage.end(),
+        }
+        tokio::select! {
+            () = outage.outlast(patience) => outage.tell(interactive),
+            changed = connection.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The outage under way, if there is one.
+#[derive(Debug, Default)]
+struct Outage {
+    since: Option<Instant>,
+    cause: String,
+    is_told: bool,
+}
+
+impl Outage {
+    /// A connection that came back and was lost again before it carried anything goes on with the same outage.
+    fn begin(&mut self, since: Instant, cause: &str) {
+        self.since = Some(since);
+        cause.clone_into(&mut self.cause);
+    }
+
+    fn end(&mut self) {
+        let Some(since) = self.since.take() else { return };
+        if std::mem::take(&mut self.is_told) {
+            report::aside(&format!("connected again after {} s", tenths(since.elapsed())));
+        }
+    }
+
+    /// Returns when it has lasted for `patience` and was not told yet.
+    async fn outlast(&self, patience: Duration) {
+        match self.since.filter(|_| !self.is_told) {
+            Some(since) => sleep(patience.saturating_sub(since.elapsed())).await,
+            None => pending().await,
+        }
+    }
+
+    fn tell(&mut self, interactive: bool) {
+        self.is_told = true;
+        let line = "connection lost, reconnecting…";
+        let what = if interactive { "~. to give up" } else { &self.cause };
+        report::aside(&format!("{line} {what}"));
+    }
+}
+
+fn tenths(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_hear_of_long_outages_and_others_only_when_they_ask() {
+        assert_eq!(patience(LogLevel::Info, true), Some(PATIENCE));
+        assert_eq!(patience(LogLevel::Info, false), None);
+        assert_eq!(patience(LogLevel::Stages, false), Some(Duration::ZERO));
+        assert_eq!(patience(LogLevel::Quiet, true), None);
+    }
+}
