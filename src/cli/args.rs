@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{ArgAction, Args, Parser};
+use clap::{ArgAction, Args, Parser, value_parser};
+use http::uri::Authority;
 
 use super::target::Target;
 
@@ -40,6 +41,28 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 
+    /// How long a lost connection is tried to be resumed, in seconds [default: 600]
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(..=MAX_SECONDS))]
+    pub(crate) resume_timeout: Option<u32>,
+
+    /// Ask the SSH server for a sign of life after so many seconds of silence, and give up after three without; 0 for
+    /// never, the default (as `-o ServerAliveInterval`)
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(..=MAX_SECONDS))]
+    pub(crate) keepalive: Option<u32>,
+
+    /// Largest payload of one message, in bytes, 1024 to 65536 [default: 16384]
+    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u32).range(1024..=65536))]
+    pub(crate) max_payload: Option<u32>,
+
+    /// Most messages sent in a second, 0 for no limit [default: 900]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_frames_per_second: Option<u32>,
+
+    /// Host that takes the data, if not the one that the service names: that of a VPC endpoint without a DNS name of
+    /// its own
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = host)]
+    pub(crate) stream_host: Option<String>,
+
     /// Print errors only
     #[arg(short = 'q')]
     pub(crate) quiet: bool,
@@ -47,6 +70,16 @@ pub(crate) struct ConnectionArgs {
     /// Print each stage with its duration; twice: what the program reports for its developers
     #[arg(short = 'v', action = ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// A day: whoever waits longer has mistaken the unit.
+const MAX_SECONDS: i64 = 86_400;
+
+/// A host, and a port where it is not the usual one.
+fn host(text: &str) -> Result<String, &'static str> {
+    let authority: Option<Authority> = text.parse().ok();
+    let is_host = authority.is_some_and(|it| !it.host().is_empty() && !text.contains('@') && !text.ends_with(':'));
+    if is_host { Ok(text.to_owned()) } else { Err("expected a host such as vpce-0a1b.example.com, without a scheme") }
 }
 
 /// A shell or a command on a node behind AWS Session Manager
@@ -58,7 +91,7 @@ pub(crate) struct SsmsshArgs {
     pub(crate) user: Option<String>,
 
     /// TCP port of the SSH server on the node
-    #[arg(short = 'p', value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short = 'p', value_name = "PORT", value_parser = value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
 
     /// Ask for a pseudo-terminal for a command too; twice: even if standard input is no terminal
@@ -154,6 +187,18 @@ mod tests {
         let word = OsString::from_vec(b"\xff\x01".to_vec());
         let words = ["ssmssh".into(), NODE.into(), word.clone()];
         assert_eq!(SsmsshArgs::try_parse_from::<_, OsString>(words).unwrap().command, [word]);
+    }
+
+    #[test]
+    fn options_of_the_stream_outside_of_their_limits_are_refused_with_them() {
+        let message = |words: &[&str]| parse(&[words, &[NODE]].concat()).unwrap_err().to_string();
+        assert!(message(&["--max-payload", "512"]).contains("512 is not in 1024..=65536"));
+        assert!(message(&["--resume-timeout", "86401"]).contains("86401 is not in 0..=86400"));
+        assert!(message(&["--keepalive", "30s"]).contains("--keepalive <SECONDS>"));
+        for host in ["", "https://vpce.example.com", "me@vpce.example.com", "a b", "vpce:"] {
+            assert!(message(&["--stream-host", host]).contains("expected a host"), "{host}");
+        }
+        assert!(parse(&["--stream-host", "vpce.example.com:8443", NODE]).is_ok());
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl<'a> Dialer<'a> {
 
     async fn client(&self) -> Result<Client, CliError> {
         let settings = self.settings;
-        let mut builder = Client::builder().network(settings.network());
+        let mut builder = Client::builder().stream_options(settings.stream_options()).network(settings.network());
         if let Some(profile) = &settings.profile {
             builder = builder.profile(profile);
         }

@@ -153,7 +153,11 @@ fn yes_or_no(value: &OsStr) -> Result<bool, &'static str> {
 
 fn strictness(value: &OsStr) -> Result<StrictHostKeyChecking, &'static str> {
     use StrictHostKeyChecking::{AcceptNew, Off, Yes};
-    choice(value, &[("yes", Yes), ("accept-new", AcceptNew), ("off", Off), ("no", Off)], "yes, accept-new or off")
+    choice(
+        value,
+        &[("yes", Yes), ("accept-new", AcceptNew), ("off", Off), ("no", Off)],
+        "yes, accept-new, off or no (the same as off)",
+    )
 }
 
 fn request_tty(value: &OsStr) -> Result<RequestTty, &'static str> {
@@ -182,7 +186,7 @@ fn port(value: &OsStr) -> Result<u16, &'static str> {
     port.filter(|port| *port > 0).ok_or("a number from 1 to 65535")
 }
 
-/// Seconds, or a number with one of ssh's units.
+/// Seconds, or a number with one of ssh's units. Zero is for never.
 fn duration(value: &OsStr) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "a time such as 30, 30s or 2m";
     let text = text(value, EXPECTED)?;
@@ -192,7 +196,7 @@ fn duration(value: &OsStr) -> Result<Duration, &'static str> {
         Some(b'h' | b'H') => (&text[..text.len() - 1], 3600),
         _ => (text, 1),
     };
-    let seconds = number.parse::<u32>().ok().filter(|number| *number > 0).ok_or(EXPECTED)?;
+    let seconds = number.parse::<u32>().ok().ok_or(EXPECTED)?;
     Ok(Duration::from_secs(u64::from(seconds) * unit))
 }
 
@@ -251,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_answered_with_what_the_key_takes() {
-        insta::assert_snapshot!(message("StrictHostKeyChecking=ask"), @"`-o StrictHostKeyChecking=ask`: StrictHostKeyChecking takes yes, accept-new or off");
+        insta::assert_snapshot!(message("StrictHostKeyChecking=ask"), @"`-o StrictHostKeyChecking=ask`: StrictHostKeyChecking takes yes, accept-new, off or no (the same as off)");
         insta::assert_snapshot!(message("port=0"), @"`-o port=0`: Port takes a number from 1 to 65535");
         insta::assert_snapshot!(message("ConnectTimeout=soon"), @"`-o ConnectTimeout=soon`: ConnectTimeout takes a time such as 30, 30s or 2m");
         insta::assert_snapshot!(message("SetEnv=lone"), @"`-o SetEnv=lone`: SetEnv takes NAME=VALUE");

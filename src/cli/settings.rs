@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::args::{ConnectionArgs, SsmsshArgs};
 use super::options::{LogLevel, OptionError, RequestTty, SshOptions};
 use super::target::Target;
 use crate::ssh::StrictHostKeyChecking;
-use crate::stream::{Network, ProxyConfig, ProxyError};
+use crate::stream::{Network, ProxyConfig, ProxyError, StreamOptions};
 
 const DEFAULT_USER: &str = "ec2-user";
 const DEFAULT_PORT: u16 = 22;
@@ -60,8 +61,20 @@ pub(crate) struct ConnectionSettings {
     pub(crate) connect_timeout: Option<Duration>,
     /// How long the server may be silent before it is asked for a sign of life.
     pub(crate) server_alive_interval: Option<Duration>,
+    pub(crate) stream: StreamSettings,
     pub(crate) askpass: Option<Askpass>,
     pub(crate) log_level: LogLevel,
+}
+
+/// What was said about the stream below SSH; the library's defaults hold for the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StreamSettings {
+    pub(crate) resume_timeout: Option<Duration>,
+    /// In bytes.
+    pub(crate) max_payload: Option<usize>,
+    /// Zero is no limit.
+    pub(crate) max_frames_per_second: Option<u32>,
+    pub(crate) host: Option<String>,
 }
 
 /// Which key files to try.
@@ -174,8 +187,16 @@ impl ConnectionSettings {
             known_hosts: known_hosts(args, options, env)?,
             strict_host_key_checking: options.strict_host_key_checking.unwrap_or(StrictHostKeyChecking::AcceptNew),
             batch_mode: options.batch_mode.unwrap_or(false),
-            connect_timeout: options.connect_timeout,
-            server_alive_interval: options.server_alive_interval,
+            connect_timeout: options.connect_timeout.filter(|limit| !limit.is_zero()),
+            server_alive_interval: seconds(args.keepalive)
+                .or(options.server_alive_interval)
+                .filter(|interval| !interval.is_zero()),
+            stream: StreamSettings {
+                resume_timeout: seconds(args.resume_timeout),
+                max_payload: args.max_payload.and_then(|bytes| bytes.try_into().ok()),
+                max_frames_per_second: args.max_frames_per_second,
+                host: args.stream_host.clone(),
+            },
             askpass: askpass(env),
             log_level: log_level(args, options),
         })
@@ -193,6 +214,18 @@ impl ConnectionSettings {
             Some(file) => network.ca_bundle(file),
             None => network,
         }
+    }
+
+    /// Options of the streams.
+    pub(crate) fn stream_options(&self) -> StreamOptions {
+        let (said, mut options) = (&self.stream, StreamOptions::default());
+        options.resume_timeout = said.resume_timeout.unwrap_or(options.resume_timeout);
+        options.channel.max_payload = said.max_payload.unwrap_or(options.channel.max_payload);
+        if let Some(rate) = said.max_frames_per_second {
+            options.channel.max_frames_per_second = NonZeroU32::new(rate);
+        }
+        options.stream_host.clone_from(&said.host);
+        options
     }
 
     /// Whether warnings and notices are wanted.
@@ -221,6 +254,10 @@ impl SsmsshSettings {
             remote_env: remote_env.chain(options.set_env.iter().cloned()).collect(),
         })
     }
+}
+
+fn seconds(given: Option<u32>) -> Option<Duration> {
+    given.map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 /// The variables that curl and the AWS CLI read for encrypted connections, in either case.
@@ -394,6 +431,28 @@ mod tests {
         let settings = resolve(&["-o", "RequestTTY=force", "-o", "Port=2", "-o", "LogLevel=DEBUG1", NODE], &[]);
         assert_eq!((settings.request_tty, settings.connection.port), (RequestTty::Force, 2));
         assert_eq!(settings.connection.log_level, LogLevel::Debug);
+    }
+
+    #[test]
+    fn options_of_the_stream_reach_it_in_their_units() {
+        let words = "--resume-timeout 90 --max-payload 1024 --max-frames-per-second 0 --stream-host vpce.example.com";
+        let options = resolve(&[&words.split(' ').collect::<Vec<_>>()[..], &[NODE]].concat(), &[]);
+        let options = options.connection.stream_options();
+        assert_eq!((options.resume_timeout.as_secs(), options.channel.max_payload), (90, 1024));
+        assert_eq!(options.channel.max_frames_per_second, None);
+        assert_eq!(options.stream_host.as_deref(), Some("vpce.example.com"));
+        let (usual, default) = (resolve(&[NODE], &[]).connection.stream_options(), StreamOptions::default());
+        assert_eq!(usual.resume_timeout, default.resume_timeout);
+        assert_eq!(usual.channel.max_frames_per_second, default.channel.max_frames_per_second);
+    }
+
+    #[test]
+    fn times_of_zero_are_no_limit_and_no_question() {
+        let settings = resolve(&["-o", "ConnectTimeout=0", "-o", "ServerAliveInterval=0", NODE], &[]).connection;
+        assert_eq!((settings.connect_timeout, settings.server_alive_interval), (None, None));
+        let keepalive = |words: &[&str]| resolve(words, &[]).connection.server_alive_interval.map(|it| it.as_secs());
+        assert_eq!(keepalive(&["--keepalive", "15", "-o", "ServerAliveInterval=30", NODE]), Some(15));
+        assert_eq!(keepalive(&["--keepalive", "0", "-o", "ServerAliveInterval=30", NODE]), None);
     }
 
     #[test]
