@@ -1,5 +1,6 @@
 //! From settings to a connection: what both commands do before they part.
 
+use std::error::Error;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -11,6 +12,7 @@ use super::target::Target;
 use super::{identity, notices};
 use crate::client::{Client, Connection};
 use crate::ssh::{HostKeyCheck, PrivateKey, SessionBuilder};
+use crate::stream::TargetId;
 
 /// Longest wait for SSM sessions to end when a signal ends the process.
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -72,21 +74,19 @@ impl<'a> Dialer<'a> {
     }
 
     fn session(&self, target: &Target, keys: &[PrivateKey], interactive: bool) -> SessionBuilder {
-        let settings = self.settings;
-        let host_keys = HostKeyCheck::new(
-            settings.strict_host_key_checking,
-            settings.known_hosts.clone(),
-            target.node.as_str(),
-            settings.port,
-        );
-        let mut session = SessionBuilder::new(settings.user_at(target)).host_keys(host_keys).interactive(interactive);
-        if let Some(interval) = settings.server_alive_interval {
-            session = session.keepalive(interval);
-        }
-        if !settings.is_quiet() {
-            session = session.on_banner(report::banner);
-        }
-        keys.iter().cloned().fold(session, SessionBuilder::identity)
+        let session = session(self.settings, target, keys).interactive(interactive);
+        if self.settings.is_quiet() { session } else { session.on_banner(report::banner) }
+    }
+
+    /// What it takes to connect to `target` again, after `connection`. Nothing is asked for a second time.
+    pub(crate) fn again(&self, target: &Target, connection: &Connection) -> Option<Redialer> {
+        Some(Redialer {
+            settings: self.settings.clone(),
+            client: self.client.get()?.clone(),
+            keys: self.keys.get()?.clone(),
+            target: target.clone(),
+            host_key: fingerprint(connection)?,
+        })
     }
 
     fn tell_new_host_key(&self, connection: &Connection, target: &Target) {
@@ -106,6 +106,51 @@ impl<'a> Dialer<'a> {
             report::note("warning: the SSM session may stay open until the service's idle time-out");
         }
     }
+}
+
+/// Connects once more to a node that has let us in: with the keys that are unlocked already, to the same host key.
+#[derive(Debug)]
+pub(crate) struct Redialer {
+    settings: ConnectionSettings,
+    client: Client,
+    keys: Vec<PrivateKey>,
+    target: Target,
+    host_key: (String, String),
+}
+
+impl Redialer {
+    pub(crate) fn node(&self) -> &TargetId {
+        &self.target.node
+    }
+
+    /// Cancelling it leaves nothing behind.
+    pub(crate) async fn connect(&self) -> Result<Connection, Box<dyn Error + Send + Sync>> {
+        let session = session(&self.settings, &self.target, &self.keys);
+        let connection = self.client.connect(&self.target.node, self.settings.port, session).await?;
+        if fingerprint(&connection).as_ref() != Some(&self.host_key) {
+            connection.abort();
+            return Err("the node shows another host key than before".into());
+        }
+        Ok(connection)
+    }
+}
+
+fn fingerprint(connection: &Connection) -> Option<(String, String)> {
+    connection.host_key().map(|key| (key.key_type.clone(), key.fingerprint.clone()))
+}
+
+fn session(settings: &ConnectionSettings, target: &Target, keys: &[PrivateKey]) -> SessionBuilder {
+    let host_keys = HostKeyCheck::new(
+        settings.strict_host_key_checking,
+        settings.known_hosts.clone(),
+        target.node.as_str(),
+        settings.port,
+    );
+    let mut session = SessionBuilder::new(settings.user_at(target)).host_keys(host_keys);
+    if let Some(interval) = settings.server_alive_interval {
+        session = session.keepalive(interval);
+    }
+    keys.iter().cloned().fold(session, SessionBuilder::identity)
 }
 
 /// Ends a connection in order. What has been done on it stays done, so a failure is only noted.

@@ -1,6 +1,8 @@
 //! The `ssmcp` command.
 
+use std::error::Error;
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
@@ -8,7 +10,7 @@ use clap::{CommandFactory, Parser};
 use tokio::time::timeout;
 
 use super::args::ConnectionArgs;
-use super::connect::Dialer;
+use super::connect::{Dialer, Redialer};
 use super::logging;
 use super::options::LogLevel;
 use super::progress::ProgressLine;
@@ -18,9 +20,9 @@ use super::signals::EndSignals;
 use super::target::{Operand, Target};
 use super::terminal;
 use crate::client::{ClientError, Connection};
-use crate::copy::{BytePath, CopyError, CopyOptions, Location, RemoteEndpoint, Summary, copy_until};
+use crate::copy::{BytePath, CopyError, CopyOptions, Location, RemoteEndpoint, Streams, Summary, copy_until};
 use crate::ssh::sftp::Sftp;
-use crate::stream::StreamError;
+use crate::stream::{StreamError, TargetId};
 
 /// Exit status when some of it could not be copied.
 const INCOMPLETE: u8 = 1;
@@ -47,6 +49,11 @@ struct SsmcpArgs {
     /// Keep the times and permissions of the sources
     #[arg(short = 'p')]
     preserve: bool,
+
+    /// SSM sessions that carry the files at the same time, each with its own SSH connection: 1 to 16, or `auto`, which
+    /// opens up to 8 while each step makes the copy faster
+    #[arg(short = 'j', long, value_name = "N", default_value = "auto", value_parser = parse_streams)]
+    streams: Streams,
 
     /// Files and directories, the last of them the target: a PATH on this machine or [USER@]NODE:PATH
     #[arg(value_name = "PATH", required = true)]
@@ -75,6 +82,7 @@ struct SsmcpSettings {
     connection: ConnectionSettings,
     recursive: bool,
     preserve: bool,
+    streams: Streams,
     sources: Vec<Operand>,
     target: Operand,
 }
@@ -107,7 +115,16 @@ fn settings(args: impl IntoIterator<Item = OsString>, env: &Environment) -> Resu
     {
         return Err(CliError::BothLocal(source.clone()));
     }
-    Ok(SsmcpSettings { connection, recursive: args.recursive, preserve: args.preserve, sources, target })
+    let SsmcpArgs { recursive, preserve, streams, .. } = args;
+    Ok(SsmcpSettings { connection, recursive, preserve, streams, sources, target })
+}
+
+fn parse_streams(text: &str) -> Result<Streams, String> {
+    if text == "auto" {
+        return Ok(Streams::auto());
+    }
+    let number = text.parse().ok().filter(|streams| (1..=Streams::MOST).contains(streams));
+    number.map(Streams::exactly).ok_or_else(|| format!("expected `auto` or a number from 1 to {}", Streams::MOST))
 }
 
 /// Whatever ends it, a signal included, the SSM sessions are ended too before it returns, as far as 2 s suffice.
@@ -174,24 +191,36 @@ async fn connect_all(settings: &SsmcpSettings, dialer: &Dialer<'_>) -> Result<Ve
     for operand in settings.sources.iter().chain([&settings.target]) {
         let Operand::Remote { target, .. } = operand else { continue };
         if nodes.iter().all(|node| node.target != *target) {
-            nodes.push(connect(target, dialer).await?);
+            nodes.push(connect(target, dialer, settings.streams).await?);
         }
     }
     Ok(nodes)
 }
 
-async fn connect(target: &Target, dialer: &Dialer<'_>) -> Result<Node, CliError> {
+async fn connect(target: &Target, dialer: &Dialer<'_>, streams: Streams) -> Result<Node, CliError> {
     let connection = dialer.connect(target, false).await?;
     let started = Instant::now();
-    let node = &target.node;
+    let sftp = start_sftp(&connection, &target.node).await?;
+    logging::stage("SFTP", started.elapsed());
+    let mut endpoint = RemoteEndpoint::new(sftp, target.node.as_str());
+    if let Some(redialer) = dialer.again(target, &connection).map(Arc::new) {
+        endpoint = endpoint.more_streams(streams, move || another_stream(Arc::clone(&redialer)));
+    }
+    Ok(Node { target: target.clone(), connection, endpoint })
+}
+
+async fn start_sftp(connection: &Connection, node: &TargetId) -> Result<Sftp, CliError> {
     let starting = async {
         let stream = connection.subsystem("sftp").await.map_err(ClientError::from)?;
         Sftp::new(stream).await.map_err(|source| CliError::Sftp { node: node.clone(), source })
     };
-    let sftp = timeout(SFTP_START, starting).await.unwrap_or_else(|_| Err(CliError::SftpTimeout(node.clone())))?;
-    logging::stage("SFTP", started.elapsed());
-    let endpoint = RemoteEndpoint::new(sftp, node.as_str());
-    Ok(Node { target: target.clone(), connection, endpoint })
+    timeout(SFTP_START, starting).await.unwrap_or_else(|_| Err(CliError::SftpTimeout(node.clone())))
+}
+
+/// The connection lives as long as its SFTP session.
+async fn another_stream(redialer: Arc<Redialer>) -> Result<Sftp, Box<dyn Error + Send + Sync>> {
+    let connection = redialer.connect().await?;
+    Ok(start_sftp(&connection, redialer.node()).await?)
 }
 
 fn location(operand: &Operand, nodes: &[Node]) -> Location {
@@ -233,7 +262,6 @@ fn with_the_cause_below(error: CopyError) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::TargetId;
 
     const NODE: &str = "i-0123456789abcdef0";
 
@@ -259,6 +287,17 @@ mod tests {
         assert_eq!(settings.sources, [Operand::Local("a".into()), Operand::Local("b".into())]);
         assert_eq!((settings.target, settings.connection.port), (remote("dir"), 2222));
         assert!(settings.recursive && settings.preserve);
+    }
+
+    #[test]
+    fn the_number_of_streams_is_checked() {
+        let there = format!("{NODE}:");
+        let streams = |number: &str| parse(&["-j", number, "a", &there]).map(|settings| settings.streams);
+        assert_eq!(streams("4").unwrap(), Streams::exactly(4));
+        assert_eq!(streams("auto").unwrap(), Streams::default());
+        for wrong in ["0", "17", "-1", "many"] {
+            assert!(streams(wrong).unwrap_err().to_string().contains("from 1 to 16"), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::fmt;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::{BytePath, CopyError, Side};
+use super::{BytePath, CopyError, Side, Totals};
 pub use crate::ssh::sftp::FileKind;
 
 /// The outcome of an operation, once it is awaited.
@@ -77,6 +78,16 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool>;
     /// Removes a file.
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()>;
+    /// How many streams it moves its bytes over; none when it is lost. Default: one.
+    fn streams(&self) -> usize {
+        1
+    }
+    /// Opens more streams as long as that pays, until it is cancelled. It never ends; `totals` tells how far the copy
+    /// is. Default: nothing is opened.
+    fn grow<'a>(&'a self, totals: &'a (dyn Fn() -> Totals + Send + Sync)) -> BoxFuture<'a, ()> {
+        let _ = totals;
+        std::future::pending().boxed()
+    }
     /// Sets attributes by path.
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()>;
 }

@@ -72,6 +72,9 @@ pub enum CopyError {
         /// Size when it was opened, in bytes.
         expected: u64,
     },
+    /// Another stream found another file behind the name.
+    #[error("was replaced while it was read")]
+    Replaced,
     /// A side returned more bytes than it was asked for.
     #[error("gave more bytes than were asked for")]
     TooMuchData,
@@ -99,6 +102,11 @@ pub enum CopyError {
 }
 
 impl CopyError {
+    /// Whether it tells that a stream is lost.
+    pub(super) fn is_of_stream(&self) -> bool {
+        matches!(self, Self::Remote(error) if error.is_fatal())
+    }
+
     pub(super) fn is_not_found(&self) -> bool {
         match self {
             Self::Local(error) => error.kind() == io::ErrorKind::NotFound,

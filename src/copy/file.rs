@@ -14,7 +14,7 @@ use super::progress::FileMeter;
 use super::temporary::{Unfinished, temporary_name};
 use super::{BytePath, CopyError, Endpoint, Failure, Piece, Transfer, Window};
 
-/// Bytes that one file may have in flight: a path of 20 MB/s and 200 ms is full.
+/// Bytes that one file may have in flight for each stream: a path of 20 MB/s and 200 ms is full.
 pub(super) const FILE_WINDOW: u64 = 4 * 1024 * 1024;
 /// A file that a server without modes calls a file anyway gets what scp assumes.
 const DEFAULT_MODE: u32 = 0o666;
@@ -100,6 +100,8 @@ impl FileCopy<'_> {
         let mut tasks = FuturesUnordered::new();
         let mut is_flushing = false;
         loop {
+            let streams = self.source.streams().max(self.target.streams()).max(1);
+            transfer.set_in_flight(FILE_WINDOW.saturating_mul(streams as u64));
             if transfer.is_read() && !std::mem::replace(&mut is_flushing, true) {
                 // Tasks are begun in the order in which they are added, so this comes after the last write.
                 tasks.extend(writer.flush_behind().map(|flush| flush.map(Moved::Flushed).boxed()));

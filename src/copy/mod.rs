@@ -23,6 +23,9 @@
 //! renamed over the target: whoever looks at the target sees the old file or the whole new one. What fails is listed
 //! in the [`Summary`] with its side and reason, and the other files go on.
 //!
+//! A node's files go over one stream, or over several that [`RemoteEndpoint::more_streams`] opens while that pays: large
+//! files piece by piece, small ones one by one. A stream that is lost has its work done by the others.
+//!
 //! ```text
 //!   plan (pure): what next? ─► run: carries out steps, many at once ─► file: one file
 //!                                  │                                    │ transfer (pure): which bytes next?
@@ -33,6 +36,8 @@
 mod endpoint;
 mod error;
 mod file;
+mod growth;
+mod lanes;
 mod local;
 mod path;
 mod plan;
@@ -46,16 +51,19 @@ mod transfer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_striped;
 
 use std::future::{Future, pending};
 use std::sync::Arc;
 
 pub use endpoint::{Answer, Change, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
 pub use error::{CopyError, Failure, Side};
+pub use growth::Streams;
 pub use local::LocalEndpoint;
 pub use path::BytePath;
 pub use progress::{Event, Progress, Totals};
-pub use remote::RemoteEndpoint;
+pub use remote::{OpenStream, RemoteEndpoint};
 pub use transfer::{Piece, Transfer, Window};
 
 /// How a copy is made.

@@ -106,6 +106,12 @@ impl<'a, 'b> FileMeter<'a, 'b> {
         self.written += u64::from(bytes);
         self.meter.tell(Event::Advanced, |totals| totals.bytes_done += u64::from(bytes));
     }
+
+    /// What was written is lost.
+    pub(super) fn start_over(&mut self) {
+        let lost = std::mem::take(&mut self.written);
+        self.meter.tell(Event::Advanced, |totals| totals.bytes_done -= lost);
+    }
 }
 
 impl Drop for FileMeter<'_, '_> {

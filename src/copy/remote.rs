@@ -1,40 +1,112 @@
 //! The other side of an SFTP session.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
-use futures_util::future::try_join_all;
+use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::Mutex;
 
 use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
+use super::growth::Growth;
+use super::lanes::Lanes;
 use super::remote_file::{RemoteSource, RemoteTarget};
-use super::{BytePath, CopyError, Side};
+use super::{BytePath, CopyError, Side, Streams, Totals};
 use crate::ssh::sftp::{Attributes, Sftp};
 
 pub(super) const PERMISSION_BITS: u32 = 0o7777;
 /// Most listing requests sent ahead. A server gives about 100 names per reply.
 const LISTINGS_AHEAD: usize = 16;
 
+/// Streams that are opened at the same time: OpenSSH's server begins to refuse the eleventh that is not logged in yet.
+const OPENINGS: usize = 3;
+/// How often the need for more streams is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Opens another stream to the same machine, as the same user.
+pub type OpenStream = dyn Fn() -> BoxFuture<'static, Result<Sftp, Box<dyn Error + Send + Sync>>> + Send + Sync;
+
 /// A machine's files through its SFTP server. Relative paths start from the login directory.
-#[derive(Debug, Clone)]
+///
+/// Clones share its streams; dropping the last ends them.
+#[derive(Clone)]
 pub struct RemoteEndpoint {
-    sftp: Sftp,
+    lanes: Arc<Lanes>,
     name: Arc<str>,
+    more: Option<Arc<More>>,
+}
+
+/// Where more streams come from.
+struct More {
+    streams: Streams,
+    open: Box<OpenStream>,
+    /// Held by the copy that opens them.
+    growing: Mutex<()>,
 }
 
 impl RemoteEndpoint {
     /// The files that `sftp` reaches; messages call the machine `name`.
     pub fn new(sftp: Sftp, name: &str) -> Self {
-        Self { sftp, name: name.into() }
+        let lanes = Arc::new(Lanes::default());
+        lanes.add(sftp);
+        Self { lanes, name: name.into(), more: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn add(&self, sftp: Sftp) {
+        self.lanes.add(sftp);
+    }
+
+    /// Lets copies open further streams with `open`, up to `streams`, three at a time, once there is work for them. A
+    /// stream that cannot be opened is no error: after a pause another is tried, four at most. A copy that ends cancels
+    /// those that are not open yet; the others stay for the next copy.
+    ///
+    /// `open` must see to it that it is the same machine, by its host key.
+    #[must_use]
+    pub fn more_streams<F, O>(self, streams: Streams, open: F) -> Self
+    where
+        F: Fn() -> O + Send + Sync + 'static,
+        O: Future<Output = Result<Sftp, Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let more = More { streams, open: Box::new(move || open().boxed()), growing: Mutex::new(()) };
+        Self { more: Some(Arc::new(more)), ..self }
+    }
+
+    async fn open_more(&self, more: &More, totals: &(dyn Fn() -> Totals + Send + Sync)) {
+        // A copy names an endpoint once for each of its paths.
+        let _growing = more.growing.lock().await;
+        let mut growth = Growth::new(more.streams);
+        let mut opening = FuturesUnordered::new();
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                Some(outcome) = opening.next() => match outcome {
+                    Ok(sftp) => self.lanes.add(sftp),
+                    Err(error) => {
+                        tracing::info!(%error, "no further stream for now");
+                        growth.handle_refused(Instant::now());
+                    }
+                },
+            }
+            let wanted = growth.wanted(Instant::now(), totals(), self.lanes.open(), opening.len());
+            while opening.len() < OPENINGS && self.lanes.open() + opening.len() < wanted {
+                opening.push((more.open)());
+            }
+        }
     }
 
     async fn list_all(&self, path: &BytePath) -> Result<Vec<Entry>, CopyError> {
-        let handle = self.sftp.open_dir(path.as_bytes()).await?;
+        let lane = self.lanes.pick();
+        let handle = lane.heed(lane.sftp().open_dir(path.as_bytes()).await)?;
         let mut entries = Vec::new();
         let mut ahead = 1;
         loop {
             // Requests on one handle are carried out in order, so the replies are consecutive parts.
-            for names in try_join_all((0..ahead).map(|_| self.sftp.read_dir(&handle))).await? {
+            for names in lane.heed(try_join_all((0..ahead).map(|_| lane.sftp().read_dir(&handle))).await)? {
                 let Some(names) = names else { return Ok(entries) };
                 let names = names.into_iter().filter(|entry| !matches!(&entry.name[..], b"." | b".."));
                 entries.extend(
@@ -49,9 +121,37 @@ impl RemoteEndpoint {
     }
 }
 
+impl fmt::Debug for RemoteEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteEndpoint")
+            .field("name", &self.name)
+            .field("streams", &self.streams())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks on whichever stream is least busy.
+macro_rules! ask {
+    ($endpoint:expr, $method:ident($($argument:expr),*)) => {{
+        let lane = $endpoint.lanes.pick();
+        lane.heed(lane.sftp().$method($($argument),*).await)?
+    }};
+}
+
 impl Endpoint for RemoteEndpoint {
     fn side(&self) -> Side {
         Side::Remote(Arc::clone(&self.name))
+    }
+
+    fn streams(&self) -> usize {
+        self.lanes.open()
+    }
+
+    fn grow<'a>(&'a self, totals: &'a (dyn Fn() -> Totals + Send + Sync)) -> BoxFuture<'a, ()> {
+        match &self.more {
+            Some(more) => self.open_more(more, totals).boxed(),
+            None => std::future::pending().boxed(),
+        }
     }
 
     fn resolve<'a>(&'a self, typed: &'a BytePath) -> Answer<'a, BytePath> {
@@ -63,7 +163,7 @@ impl Endpoint for RemoteEndpoint {
             let path = match typed.as_bytes() {
                 b"" | b"~" => BytePath::from("."),
                 [b'~', b'/', rest @ ..] => from_login(rest),
-                [b'~', ..] => BytePath::new(self.sftp.expand_path(typed.as_bytes()).await?),
+                [b'~', ..] => BytePath::new(ask!(self, expand_path(typed.as_bytes()))),
                 _ => typed.clone(),
             };
             Ok(if path.as_bytes().is_empty() { BytePath::from(".") } else { path })
@@ -72,15 +172,15 @@ impl Endpoint for RemoteEndpoint {
     }
 
     fn stat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
-        async move { Ok(metadata_of(&self.sftp.stat(path.as_bytes()).await?)) }.boxed()
+        async move { Ok(metadata_of(&ask!(self, stat(path.as_bytes())))) }.boxed()
     }
 
     fn lstat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
-        async move { Ok(metadata_of(&self.sftp.lstat(path.as_bytes()).await?)) }.boxed()
+        async move { Ok(metadata_of(&ask!(self, lstat(path.as_bytes())))) }.boxed()
     }
 
     fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
-        async move { Ok(BytePath::new(self.sftp.realpath(path.as_bytes()).await?)) }.boxed()
+        async move { Ok(BytePath::new(ask!(self, realpath(path.as_bytes())))) }.boxed()
     }
 
     fn list<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Vec<Entry>> {
@@ -89,19 +189,21 @@ impl Endpoint for RemoteEndpoint {
 
     fn open<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
         async move {
-            let (file, metadata) = RemoteSource::open(&self.sftp, path, size).await?;
+            let (file, metadata) = RemoteSource::open(&self.lanes, path, size).await?;
             Ok((Box::new(file) as Box<dyn SourceFile>, metadata))
         }
         .boxed()
     }
 
     fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Box<dyn TargetFile>> {
-        async move { Ok(Box::new(RemoteTarget::create(&self.sftp, path, mode).await?) as Box<dyn TargetFile>) }.boxed()
+        async move { Ok(Box::new(RemoteTarget::create(&self.lanes, path, mode).await?) as Box<dyn TargetFile>) }.boxed()
     }
 
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool> {
         async move {
-            let refused = match self.sftp.mkdir(path.as_bytes(), &Attributes::with_permissions(mode)).await {
+            let lane = self.lanes.pick();
+            let made = lane.sftp().mkdir(path.as_bytes(), &Attributes::with_permissions(mode)).await;
+            let refused = match lane.heed(made) {
                 Ok(()) => return Ok(true),
                 Err(error) => error,
             };
@@ -116,11 +218,11 @@ impl Endpoint for RemoteEndpoint {
     }
 
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
-        async move { Ok(self.sftp.remove(path.as_bytes()).await?) }.boxed()
+        async move { Ok(ask!(self, remove(path.as_bytes()))) }.boxed()
     }
 
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()> {
-        async move { Ok(self.sftp.setstat(path.as_bytes(), &attributes_of(change)).await?) }.boxed()
+        async move { Ok(ask!(self, setstat(path.as_bytes(), &attributes_of(change)))) }.boxed()
     }
 }
 

@@ -1,24 +1,120 @@
-//! Open files of an SFTP server.
+//! Open files of an SFTP server, over as many streams as there are.
+//!
+//! A file's first bytes go over the stream that opened it, so that a small file costs one handle. What lies behind is
+//! given piece by piece to whichever stream has room; a stream that is lost has its pieces taken over by the others.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::sync::OnceCell;
 
-use super::BytePath;
 use super::endpoint::{Answer, Change, Metadata, SourceFile, TargetFile};
+use super::lanes::{Lane, Lanes, Slot};
 use super::remote::{PERMISSION_BITS, attributes_of, metadata_of};
+use super::{BytePath, CopyError};
 use crate::ssh::sftp::{Attributes, Extension, Handle, Limits, OpenFlags, Queued, Sftp, SftpError};
 
 /// The longest read or write asked for: two of the 32 KiB that fit in an SSH packet, so that a request's own cost
 /// halves, while a single one does not hold up the others for long on a slow link.
 const PIECE: u32 = 64 * 1024;
+/// Bytes at the start of a file that stay on its first stream.
+const SPREAD_FROM: u64 = 256 * 1024;
+
+/// A file's handles: one for each stream that carries a part of it.
+struct Handles {
+    lanes: Arc<Lanes>,
+    first: Lane,
+    path: BytePath,
+    flags: OpenFlags,
+    /// What every stream has to find behind the name, when it is a file to be read.
+    expected: Option<Metadata>,
+    open: Mutex<BTreeMap<usize, Arc<OnceCell<Handle>>>>,
+    /// Streams on which the file could not be opened again.
+    refused: Mutex<BTreeSet<usize>>,
+}
+
+impl Handles {
+    fn new(lanes: &Arc<Lanes>, first: Lane, handle: Handle, path: &BytePath, expected: Option<Metadata>) -> Self {
+        let flags = if expected.is_some() { OpenFlags::READ } else { OpenFlags::WRITE };
+        let open = BTreeMap::from([(first.id(), Arc::new(OnceCell::new_with(Some(handle))))]);
+        Self {
+            lanes: Arc::clone(lanes),
+            first,
+            path: path.clone(),
+            flags,
+            expected,
+            open: Mutex::new(open),
+            refused: Mutex::default(),
+        }
+    }
+
+    /// Waits for a stream with room for `length` bytes at `offset`.
+    async fn slot(&self, offset: u64, length: u32) -> Result<(Slot, Arc<OnceCell<Handle>>), CopyError> {
+        let stick = (offset < SPREAD_FROM).then_some(self.first.id());
+        let mut refusal = None;
+        while let Some(slot) = self.lanes.room(length, stick, &self.refused).await {
+            match self.handle_on(&slot).await {
+                Ok(handle) => return Ok((slot, handle)),
+                Err(error) => {
+                    tracing::debug!(%error, path = %self.path, "a stream cannot carry a part of this file");
+                    lock(&self.refused).insert(slot.id());
+                    refusal = Some(error);
+                }
+            }
+        }
+        Err(refusal.unwrap_or(CopyError::Remote(SftpError::Ended)))
+    }
+
+    async fn handle_on(&self, slot: &Slot) -> Result<Arc<OnceCell<Handle>>, CopyError> {
+        let cell = Arc::clone(lock(&self.open).entry(slot.id()).or_default());
+        cell.get_or_try_init(|| self.open_again(slot)).await?;
+        Ok(cell)
+    }
+
+    async fn open_again(&self, slot: &Slot) -> Result<Handle, CopyError> {
+        let opening = async {
+            let handle = slot.sftp().open(self.path.as_bytes(), self.flags, &Attributes::default()).await?;
+            let found = slot.sftp().fstat(&handle).await?;
+            Ok((handle, metadata_of(&found)))
+        };
+        let (handle, found) = slot.heed(opening.await)?;
+        match &self.expected {
+            Some(expected) if !is_same(expected, &found) => Err(CopyError::Replaced),
+            _ => Ok(handle),
+        }
+    }
+
+    /// A handle on a stream that is not lost; any handle if all are.
+    fn any(&self) -> (usize, Arc<OnceCell<Handle>>) {
+        let open = lock(&self.open);
+        let usable = |id: &usize| open[id].initialized() && !self.lanes.is_lost(*id);
+        let first = self.first.id();
+        let id = Some(first).filter(usable).or_else(|| open.keys().copied().find(usable)).unwrap_or(first);
+        (id, Arc::clone(&open[&id]))
+    }
+
+    /// Whether an operation that failed so can be done by another stream.
+    fn can_go_on(&self, error: &SftpError) -> bool {
+        error.is_fatal() && self.lanes.open() > 0
+    }
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    let modified = |metadata: &Metadata| metadata.times.map(|(_, modified)| modified);
+    (one.kind, one.size, modified(one)) == (other.kind, other.size, modified(other))
+}
+
+/// The handle that `Handles` gave out, which is open.
+fn opened(cell: &OnceCell<Handle>) -> Result<&Handle, SftpError> {
+    cell.get().ok_or(SftpError::Ended)
+}
 
 /// A file open for reading.
 pub(super) struct RemoteSource {
-    sftp: Sftp,
-    handle: Handle,
+    handles: Handles,
     limits: Limits,
     /// What was asked for together with the attributes.
     ahead: Mutex<Vec<(u64, u32, Queued<Bytes>)>>,
@@ -26,25 +122,47 @@ pub(super) struct RemoteSource {
 
 impl RemoteSource {
     /// Opens a file. Two round trips, in the second of which a file of at most a piece is read whole.
-    pub(super) async fn open(sftp: &Sftp, path: &BytePath, size: u64) -> Result<(Self, Metadata), SftpError> {
-        let handle = sftp.open(path.as_bytes(), OpenFlags::READ, &Attributes::default()).await?;
-        let limits = sftp.limits().await;
-        let attributes = sftp.queue_fstat(&handle).await?;
-        let mut ahead = Vec::new();
-        if let Some(size @ 1..) = u32::try_from(size).ok().filter(|size| *size <= limits.read.min(PIECE)) {
-            // The piece and the probe behind it, as a `Transfer` will ask for them.
-            for (offset, length) in [(0, size), (size.into(), 1)] {
-                ahead.push((offset, length, sftp.queue_read(&handle, offset, length).await?));
+    pub(super) async fn open(lanes: &Arc<Lanes>, path: &BytePath, size: u64) -> Result<(Self, Metadata), SftpError> {
+        let lane = lanes.pick();
+        let opening = async {
+            let sftp = lane.sftp();
+            let handle = sftp.open(path.as_bytes(), OpenFlags::READ, &Attributes::default()).await?;
+            let limits = sftp.limits().await;
+            let attributes = sftp.queue_fstat(&handle).await?;
+            let mut ahead = Vec::new();
+            if let Some(size @ 1..) = u32::try_from(size).ok().filter(|size| *size <= limits.read.min(PIECE)) {
+                // The piece and the probe behind it, as a `Transfer` will ask for them.
+                for (offset, length) in [(0, size), (size.into(), 1)] {
+                    ahead.push((offset, length, sftp.queue_read(&handle, offset, length).await?));
+                }
             }
-        }
-        let metadata = metadata_of(&attributes.await?);
-        Ok((Self { sftp: sftp.clone(), handle, limits, ahead: Mutex::new(ahead) }, metadata))
+            Ok((handle, limits, ahead, metadata_of(&attributes.await?)))
+        };
+        let (handle, limits, ahead, metadata) = lane.heed(opening.await)?;
+        let handles = Handles::new(lanes, lane, handle, path, Some(metadata));
+        Ok((Self { handles, limits, ahead: Mutex::new(ahead) }, metadata))
     }
 
     fn take_ahead(&self, offset: u64, length: u32) -> Option<Queued<Bytes>> {
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ahead = lock(&self.ahead);
         let at = ahead.iter().position(|(from, long, _)| (*from, *long) == (offset, length))?;
         Some(ahead.swap_remove(at).2)
+    }
+
+    async fn read_piece(&self, offset: u64, length: u32) -> Result<Bytes, CopyError> {
+        if let Some(data) = self.take_ahead(offset, length)
+            && let Ok(data) = self.handles.first.heed(data.await)
+        {
+            return Ok(data);
+        }
+        loop {
+            let (slot, handle) = self.handles.slot(offset, length).await?;
+            let data = async { slot.sftp().read(opened(&handle)?, offset, length).await };
+            match slot.heed(data.await) {
+                Err(error) if self.handles.can_go_on(&error) => {}
+                outcome => return Ok(outcome?),
+            }
+        }
     }
 }
 
@@ -54,26 +172,20 @@ impl SourceFile for RemoteSource {
     }
 
     fn read(&self, offset: u64, length: u32) -> Answer<'_, Bytes> {
-        async move {
-            match self.take_ahead(offset, length) {
-                Some(data) => Ok(data.await?),
-                None => Ok(self.sftp.read(&self.handle, offset, length).await?),
-            }
-        }
-        .boxed()
+        self.read_piece(offset, length).boxed()
     }
 }
 
 /// A new file open for writing, to its owner alone.
 pub(super) struct RemoteTarget {
-    sftp: Sftp,
-    handle: Handle,
-    path: BytePath,
+    handles: Handles,
     limits: Limits,
+    mode: u32,
     /// Answers that are needed only at the end.
     narrowed: Mutex<Option<Narrowed>>,
+    /// Whether some of it may go over another stream than the first.
+    is_spread: AtomicBool,
     is_synced: AtomicBool,
-    mode: u32,
 }
 
 /// The attributes that the server gave a new file, and whether the file is closed to others since.
@@ -85,39 +197,93 @@ struct Narrowed {
 impl RemoteTarget {
     /// Creates a file. One round trip: that it is closed to others is asked for before any of its content is sent, and
     /// the server carries out what concerns one handle in order.
-    pub(super) async fn create(sftp: &Sftp, path: &BytePath, mode: u32) -> Result<Self, SftpError> {
-        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
-        let handle = sftp.open(path.as_bytes(), flags, &Attributes::with_permissions(mode)).await?;
-        let narrowed = if mode & !0o600 == 0 {
-            None
-        } else {
-            let before = sftp.queue_fstat(&handle).await?;
-            let done = sftp.queue_fsetstat(&handle, &Attributes::with_permissions(0o600)).await?;
-            Some(Narrowed { before, done })
+    pub(super) async fn create(lanes: &Arc<Lanes>, path: &BytePath, mode: u32) -> Result<Self, SftpError> {
+        let lane = lanes.pick();
+        let creating = async {
+            let sftp = lane.sftp();
+            let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
+            let handle = sftp.open(path.as_bytes(), flags, &Attributes::with_permissions(mode)).await?;
+            let narrowed = if mode & !0o600 == 0 {
+                None
+            } else {
+                let before = sftp.queue_fstat(&handle).await?;
+                let done = sftp.queue_fsetstat(&handle, &Attributes::with_permissions(0o600)).await?;
+                Some(Narrowed { before, done })
+            };
+            Ok((handle, narrowed, sftp.limits().await))
         };
-        let limits = sftp.limits().await;
-        let (sftp, path) = (sftp.clone(), path.clone());
-        Ok(Self { sftp, handle, path, limits, narrowed: Mutex::new(narrowed), is_synced: AtomicBool::new(false), mode })
+        let (handle, narrowed, limits) = lane.heed(creating.await)?;
+        Ok(Self {
+            handles: Handles::new(lanes, lane, handle, path, None),
+            limits,
+            mode,
+            narrowed: Mutex::new(narrowed),
+            is_spread: AtomicBool::new(false),
+            is_synced: AtomicBool::new(false),
+        })
     }
 
-    async fn sync(&self) -> Result<(), SftpError> {
-        if self.is_synced.swap(true, Ordering::Relaxed) || !self.sftp.offers(Extension::Fsync) {
+    async fn write_piece(&self, offset: u64, data: Bytes) -> Result<(), CopyError> {
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        if offset >= SPREAD_FROM {
+            self.is_spread.store(true, Ordering::Relaxed);
+        }
+        loop {
+            let (slot, handle) = self.handles.slot(offset, length).await?;
+            let written = async { slot.sftp().write(opened(&handle)?, offset, data.clone()).await };
+            match slot.heed(written.await) {
+                // What was forced to the disk before did not hold this piece.
+                Err(error) if self.handles.can_go_on(&error) => self.is_spread.store(true, Ordering::Relaxed),
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    /// Forces to the disk whatever streams wrote.
+    async fn sync(&self, sftp: &Sftp, handle: &Handle) -> Result<(), SftpError> {
+        let is_done = self.is_synced.load(Ordering::Relaxed) && !self.is_spread.load(Ordering::Relaxed);
+        if is_done || !sftp.offers(Extension::Fsync) {
             return Ok(());
         }
-        self.sftp.fsync(&self.handle).await
+        sftp.fsync(handle).await?;
+        self.is_synced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), SftpError> {
+        let (id, cell) = self.handles.any();
+        if id != self.handles.first.id() {
+            return Ok(());
+        }
+        self.handles.first.heed(self.sync(self.handles.first.sftp(), opened(&cell)?).await)
+    }
+
+    async fn publish(self, change: Change, to: &BytePath) -> Result<(), SftpError> {
+        let (id, cell) = self.handles.any();
+        let lane = self.handles.lanes.lane(id);
+        lane.heed(self.publish_on(lane.sftp(), cell, change, to).await)
     }
 
     /// The attributes, the end of the handle and the new name leave together, once the content is safe.
-    async fn publish(self, change: Change, to: &BytePath) -> Result<(), SftpError> {
-        self.sync().await?;
-        let Self { sftp, handle, path, narrowed, mode, .. } = self;
-        let granted = match narrowed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            None => mode,
+    async fn publish_on(
+        self,
+        sftp: &Sftp,
+        cell: Arc<OnceCell<Handle>>,
+        change: Change,
+        to: &BytePath,
+    ) -> Result<(), SftpError> {
+        self.sync(sftp, opened(&cell)?).await?;
+        let granted = match self.narrowed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            None => self.mode,
             Some(Narrowed { before, done }) => {
                 done.await?;
                 before.await?.permissions.map_or(0o600, |granted| granted & PERMISSION_BITS)
             }
         };
+        let Handles { path, open, .. } = self.handles;
+        drop(open);
+        // Nothing is being read or written any more, so nobody else holds it.
+        let handle = Arc::into_inner(cell).and_then(OnceCell::into_inner).ok_or(SftpError::Ended)?;
         let change = Change { mode: Some(change.mode.unwrap_or(granted)), ..change };
         let changed = sftp.queue_fsetstat(&handle, &attributes_of(change)).await?;
         let closed = sftp.queue_close(handle).await?;
@@ -125,7 +291,7 @@ impl RemoteTarget {
             changed.await?;
             // Without fsync the close may be the first to tell of data that could not be stored.
             closed.await?;
-            return rename(&sftp, path.as_bytes(), to.as_bytes()).await;
+            return rename(sftp, path.as_bytes(), to.as_bytes()).await;
         }
         let renamed = sftp.queue_posix_rename(path.as_bytes(), to.as_bytes()).await?;
         changed.await?;
@@ -140,11 +306,13 @@ impl TargetFile for RemoteTarget {
     }
 
     fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {
-        async move { Ok(self.sftp.write(&self.handle, offset, data).await?) }.boxed()
+        self.write_piece(offset, data).boxed()
     }
 
     fn flush_behind(&self) -> Option<Answer<'_, ()>> {
-        Some(async move { Ok(self.sync().await?) }.boxed())
+        // Only what went over one stream is carried out in the order in which it was asked for.
+        let is_ordered = !self.is_spread.load(Ordering::Relaxed);
+        is_ordered.then(|| async move { Ok(self.flush().await?) }.boxed())
     }
 
     fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, ()> {
@@ -162,4 +330,8 @@ async fn rename(sftp: &Sftp, from: &[u8], to: &[u8]) -> Result<(), SftpError> {
     // that such a server allows; what was written is whole under its temporary name.
     sftp.remove(to).await.map_err(|_| refused)?;
     sftp.rename(from, to).await
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

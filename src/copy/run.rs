@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Semaphore;
 
@@ -10,13 +11,17 @@ use super::file::{FILE_WINDOW, FileCopy};
 use super::plan::{Found, Outcome, Place, Plan, Step, StepId};
 use super::progress::{Event, FileMeter, Meter};
 use super::temporary::Unfinished;
-use super::{BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Summary, target};
+use super::{BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Streams, Summary, target};
 
 /// Steps under way at once. A small file takes two or three round trips, each of them a wait in which others can move.
 /// Servers allow some hundred open files at least.
 const STEPS_AT_ONCE: usize = 64;
-/// Bytes in flight, all files together.
-const BUDGET: u32 = 8 * 1024 * 1024;
+/// Bytes in flight, all files together: enough for the windows of eight streams.
+const BUDGET: u32 = 32 * 1024 * 1024;
+/// Bytes for which files are begun, for each stream.
+const BEGUN: u64 = 8 * 1024 * 1024;
+/// With more streams more steps are under way, but no more than this: each may hold a file open here.
+const MOST_STEPS: usize = 256;
 
 /// One copy.
 pub(super) struct Run<'a> {
@@ -46,11 +51,25 @@ impl<'a> Run<'a> {
     }
 
     pub(super) async fn copy(&self) -> Result<Summary, CopyError> {
+        let totals = || self.meter.totals();
+        let growing = join_all(self.endpoints().map(|endpoint| endpoint.grow(&totals)));
+        tokio::select! {
+            biased;
+            outcome = self.copy_all() => outcome,
+            _ = growing => unreachable!("an endpoint grows until it is cancelled"),
+        }
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = &dyn Endpoint> {
+        self.sources.iter().chain([&self.destination]).map(|location| &*location.endpoint)
+    }
+
+    async fn copy_all(&self) -> Result<Summary, CopyError> {
         if self.sources.is_empty() {
             return Err(CopyError::NoSources);
         }
         let mut summary = Summary::default();
-        match target::assign(&self.sources, &self.destination).await {
+        match self.again_if_lost(|| target::assign(&self.sources, &self.destination)).await {
             Ok((places, failures)) => {
                 for failure in failures {
                     self.record(&mut summary, failure)?;
@@ -74,7 +93,9 @@ impl<'a> Run<'a> {
         let mut weight = 0;
         let mut found = Found::default();
         loop {
-            while running.len() < STEPS_AT_ONCE && weight < u64::from(BUDGET) {
+            let streams = self.endpoints().map(Endpoint::streams).max().unwrap_or(1).max(1);
+            let steps = streams.saturating_mul(STEPS_AT_ONCE).min(MOST_STEPS);
+            while running.len() < steps && weight < BEGUN.saturating_mul(streams as u64).min(BUDGET.into()) {
                 let Some((id, step)) = plan.poll_step() else { break };
                 let share = share_of(&step);
                 weight += share;
@@ -99,16 +120,41 @@ impl<'a> Run<'a> {
     }
 
     async fn perform(&self, id: StepId, step: Step, share: u64) -> (StepId, u64, Result<Outcome, Failure>) {
-        let outcome = match step {
-            Step::Stat { place, is_link } => self.stat(&place, is_link).await,
-            Step::List { place } => self.list(&place).await,
-            Step::MakeDirectory { place, mode } => self.make_directory(&place, mode).await,
-            Step::CopyFile { place, metadata, is_fresh } => self.copy_file(&place, metadata, is_fresh).await,
-            Step::FinishDirectory { place, metadata, was_made } => {
-                self.finish_directory(&place, metadata, was_made).await
-            }
-        };
+        let outcome = self.again_if_lost(|| self.attempt(&step)).await;
         (id, share, outcome)
+    }
+
+    async fn attempt(&self, step: &Step) -> Result<Outcome, Failure> {
+        match step {
+            Step::Stat { place, is_link } => self.stat(place, *is_link).await,
+            Step::List { place } => self.list(place).await,
+            Step::MakeDirectory { place, mode } => self.make_directory(place, *mode).await,
+            Step::CopyFile { place, metadata, is_fresh } => self.copy_file(place, *metadata, *is_fresh).await,
+            Step::FinishDirectory { place, metadata, was_made } => {
+                self.finish_directory(place, *metadata, *was_made).await
+            }
+        }
+    }
+
+    /// Does something again as long as it fails with a stream that has others beside it. Whatever it had done by then
+    /// can be done again.
+    async fn again_if_lost<T, F, O>(&self, mut attempt: F) -> Result<T, Failure>
+    where
+        F: FnMut() -> O,
+        O: Future<Output = Result<T, Failure>>,
+    {
+        let mut outcome = attempt().await;
+        for _ in 0..Streams::MOST {
+            if !outcome.as_ref().is_err_and(|failure| self.can_try_again(failure)) {
+                break;
+            }
+            outcome = attempt().await;
+        }
+        outcome
+    }
+
+    fn can_try_again(&self, failure: &Failure) -> bool {
+        failure.error.is_of_stream() && self.endpoints().all(|endpoint| endpoint.streams() > 0)
     }
 
     async fn stat(&self, place: &Place, is_link: bool) -> Result<Outcome, Failure> {
@@ -145,7 +191,14 @@ impl<'a> Run<'a> {
             budget: &self.budget,
         };
         self.meter.tell(Event::Started { path: &place.source }, |_| {});
-        copy.run(&mut FileMeter::new(&self.meter, metadata.size.unwrap_or(0))).await?;
+        let meter = tokio::sync::Mutex::new(FileMeter::new(&self.meter, metadata.size.unwrap_or(0)));
+        self.again_if_lost(async || {
+            let mut meter = meter.lock().await;
+            meter.start_over();
+            copy.run(&mut meter).await
+        })
+        .await?;
+        drop(meter);
         self.meter.tell(Event::Finished { path: &place.source }, |totals| totals.files_done += 1);
         Ok(Outcome::Done)
     }

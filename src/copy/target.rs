@@ -52,7 +52,10 @@ async fn find(endpoint: &dyn Endpoint, typed: &BytePath, sources: usize) -> Resu
         return Err(CopyError::TargetNotDirectory(typed.clone()));
     }
     // A link that the user named is written through, as by scp; links deeper in a tree are replaced.
-    let is_link = endpoint.lstat(&path).await.is_ok_and(|metadata| metadata.kind == Some(FileKind::Symlink));
+    let is_link = match endpoint.lstat(&path).await {
+        Err(error) if error.is_of_stream() => return Err(error),
+        found => found.is_ok_and(|metadata| metadata.kind == Some(FileKind::Symlink)),
+    };
     if is_link && let Ok(behind) = endpoint.canonical(&path).await {
         return Ok(Target::Name(behind));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{BytePath, Endpoint};
+use super::{BytePath, Endpoint, Streams};
 
 /// The longest name that common file systems take, in bytes.
 const MAX_NAME: usize = 255;
@@ -46,7 +46,13 @@ impl Unfinished {
 
     /// Removes a file; that it cannot be removed is no news to somebody who has a worse failure to report.
     pub(super) async fn remove(&self, path: &BytePath) {
-        let _ = self.endpoint.remove(path).await;
+        // Another stream may do what one that is lost did not.
+        for _ in 0..Streams::MOST {
+            let is_lost = self.endpoint.remove(path).await.is_err_and(|error| error.is_of_stream());
+            if !is_lost || self.endpoint.streams() == 0 {
+                break;
+            }
+        }
         self.forget(path);
     }
 

@@ -87,6 +87,11 @@ impl Transfer {
         }
     }
 
+    /// Changes how much may be in flight.
+    pub fn set_in_flight(&mut self, bytes: u64) {
+        self.window.in_flight = bytes;
+    }
+
     /// The next piece to read, while the window has room.
     pub fn poll_read(&mut self) -> Option<Piece> {
         let piece = match self.again.front() {

@@ -12,32 +12,32 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 /// A lab, and two empty folders: `ssmcp` runs in one, and the other is what it copies to on the node.
-struct World {
-    lab: Lab,
+pub(crate) struct World {
+    pub(crate) lab: Lab,
     here: TempDir,
     there: TempDir,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Lab::builder().openssh()).await
     }
 
-    async fn with(lab: LabBuilder) -> Self {
+    pub(crate) async fn with(lab: LabBuilder) -> Self {
         let folder = || TempDir::new().expect("a folder");
         Self { lab: lab.start().await.expect("a lab"), here: folder(), there: folder() }
     }
 
-    fn here(&self, name: &str) -> PathBuf {
+    pub(crate) fn here(&self, name: &str) -> PathBuf {
         self.here.path().join(name)
     }
 
-    fn there(&self, name: impl AsRef<OsStr>) -> PathBuf {
+    pub(crate) fn there(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.there.path().join(name.as_ref())
     }
 
     /// A path on the node.
-    fn node(&self, name: impl AsRef<OsStr>) -> OsString {
+    pub(crate) fn node(&self, name: impl AsRef<OsStr>) -> OsString {
         let mut operand = OsString::from(format!("{}:", self.lab.node()));
         operand.push(self.there(name));
         operand
@@ -60,7 +60,7 @@ impl World {
         command
     }
 
-    async fn run(&self, arguments: &[&dyn AsRef<OsStr>]) -> (Option<i32>, String) {
+    pub(crate) async fn run(&self, arguments: &[&dyn AsRef<OsStr>]) -> (Option<i32>, String) {
         let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).as_ref()).collect();
         let Output { status, stdout, stderr } = self.command(&arguments).output().await.expect("ssmcp runs");
         assert_eq!(stdout, b"", "standard output is nobody's");
@@ -69,7 +69,7 @@ impl World {
     }
 }
 
-fn silent_success() -> (Option<i32>, String) {
+pub(crate) fn silent_success() -> (Option<i32>, String) {
     (Some(0), String::new())
 }
 

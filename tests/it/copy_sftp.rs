@@ -55,7 +55,7 @@ impl Server {
     }
 }
 
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     let places = [
         "/usr/lib/openssh/sftp-server",
         "/usr/libexec/openssh/sftp-server",
@@ -104,7 +104,7 @@ fn tree(root: &Path) -> BTreeMap<OsString, Option<Vec<u8>>> {
 }
 
 /// Bytes that do not repeat, the same for the same `seed`.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;

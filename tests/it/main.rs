@@ -8,6 +8,7 @@ mod cli_terminal;
 mod client;
 mod copy_cli;
 mod copy_sftp;
+mod copy_streams;
 mod dependencies;
 mod examples;
 mod ssh_commands;

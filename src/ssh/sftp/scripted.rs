@@ -89,17 +89,31 @@ pub(crate) fn serve<F>(extensions: &[&str], answer: F) -> DuplexStream
 where
     F: FnMut(Received) -> Vec<u8> + Send + 'static,
 {
+    serve_some(extensions, usize::MAX, answer)
+}
+
+/// As [`serve`], but the server is gone after so many requests.
+pub(crate) fn serve_some<F>(extensions: &[&str], requests: usize, answer: F) -> DuplexStream
+where
+    F: FnMut(Received) -> Vec<u8> + Send + 'static,
+{
     let (client, server) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(run(server, version_packet(3, extensions), answer));
+    tokio::spawn(run(server, version_packet(3, extensions), requests, answer));
     client
 }
 
-async fn run<F: FnMut(Received) -> Vec<u8>>(mut stream: DuplexStream, greeting: Vec<u8>, mut answer: F) {
+async fn run<F: FnMut(Received) -> Vec<u8>>(
+    mut stream: DuplexStream,
+    greeting: Vec<u8>,
+    requests: usize,
+    mut answer: F,
+) {
     let Some(_init) = next_packet(&mut stream).await else { return };
     if stream.write_all(&greeting).await.is_err() {
         return;
     }
-    while let Some(packet) = next_packet(&mut stream).await {
+    for _ in 0..requests {
+        let Some(packet) = next_packet(&mut stream).await else { return };
         let mut fields = Reader::new(packet);
         let verb = fields.u8().expect("a type");
         let id = fields.u32().expect("an id");

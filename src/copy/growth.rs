@@ -1,0 +1,257 @@
+//! When a copy gets more streams. Pure: the driver tells what it sees and opens what is wanted.
+
+use std::time::{Duration, Instant};
+
+use super::Totals;
+
+/// How many streams a copy may use. The default is [`Streams::auto`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streams {
+    most: usize,
+    is_auto: bool,
+}
+
+impl Streams {
+    /// Most streams of one side.
+    pub const MOST: usize = 16;
+
+    /// One at first; more, up to 8, while the rest of the copy takes more than 2 s and each step makes it faster.
+    pub fn auto() -> Self {
+        Self { most: 8, is_auto: true }
+    }
+
+    /// So many, 1 to [`Streams::MOST`], as far as there is work for them.
+    pub fn exactly(streams: usize) -> Self {
+        Self { most: streams.clamp(1, Self::MOST), is_auto: false }
+    }
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self::auto()
+    }
+}
+
+/// Work that is worth a stream: fewer bytes and files than this are done before the stream is open.
+const BYTES_WORTH_A_STREAM: u64 = 256 * 1024;
+const FILES_WORTH_A_STREAM: u64 = 16;
+/// What opening a stream is taken to cost: a copy that is over sooner is left alone.
+const WORTHWHILE: f64 = 2.0;
+/// How long a number of streams is watched before it is judged.
+const MEASURE: Duration = Duration::from_millis(400);
+/// In one step the streams become so many times as many.
+const STEP: usize = 4;
+/// The part of the ideal gain that a step has to bring for another to follow.
+const GAIN: f64 = 0.3;
+/// The first wait after a stream that did not open; each further one is twice as long.
+const BACK_OFF: Duration = Duration::from_secs(5);
+/// After so many that did not open no more are tried.
+const MAX_REFUSALS: u32 = 4;
+
+/// Decides how many streams there should be.
+#[derive(Debug)]
+pub(super) struct Growth {
+    streams: Streams,
+    stage: Option<Stage>,
+    before: Option<(usize, Speed)>,
+    is_full: bool,
+    refusals: u32,
+    not_before: Option<Instant>,
+}
+
+/// A time in which the number of streams did not change.
+#[derive(Debug, Clone, Copy)]
+struct Stage {
+    open: usize,
+    since: Instant,
+    at: Totals,
+}
+
+/// Bytes and files a second.
+#[derive(Debug, Clone, Copy)]
+struct Speed {
+    bytes: f64,
+    files: f64,
+}
+
+impl Growth {
+    pub(super) fn new(streams: Streams) -> Self {
+        Self { streams, stage: None, before: None, is_full: false, refusals: 0, not_before: None }
+    }
+
+    /// How many streams there should be, when `open` are open and `opening` are on their way.
+    pub(super) fn wanted(&mut self, now: Instant, totals: Totals, open: usize, opening: usize) -> usize {
+        let auto = if self.streams.is_auto { self.measure(now, totals, open, opening) } else { self.streams.most };
+        if self.refusals >= MAX_REFUSALS || self.not_before.is_some_and(|until| now < until) {
+            return open;
+        }
+        auto.min(self.streams.most).min(worth(totals))
+    }
+
+    /// A stream could not be opened: not now, and perhaps not at all.
+    pub(super) fn handle_refused(&mut self, now: Instant) {
+        self.not_before = Some(now + BACK_OFF * 2u32.saturating_pow(self.refusals));
+        self.refusals += 1;
+    }
+
+    fn measure(&mut self, now: Instant, totals: Totals, open: usize, opening: usize) -> usize {
+        if totals.bytes_done == 0 && totals.files_done == 0 {
+            return open;
+        }
+        let stage = match self.stage {
+            Some(stage) if stage.open == open => stage,
+            changed => {
+                // With a stream lost there is room again.
+                self.is_full &= changed.is_none_or(|stage| stage.open < open);
+                *self.stage.insert(Stage { open, since: now, at: totals })
+            }
+        };
+        let elapsed = now.saturating_duration_since(stage.since);
+        if opening > 0 {
+            return open + opening;
+        }
+        if elapsed < MEASURE || self.is_full {
+            return open;
+        }
+        let speed = Speed::between(&stage.at, &totals, elapsed);
+        self.stage = Some(Stage { since: now, at: totals, ..stage });
+        self.judge(speed, totals, open)
+    }
+
+    fn judge(&mut self, speed: Speed, totals: Totals, open: usize) -> usize {
+        if let Some((fewer, before)) = self.before
+            && fewer < open
+            && !speed.has_gained(before, ratio(open, fewer))
+        {
+            self.is_full = true;
+            return open;
+        }
+        let seconds = speed.seconds_for(totals);
+        if speed.bytes + speed.files <= 0.0 || seconds <= WORTHWHILE {
+            return open;
+        }
+        self.before = Some((open, speed));
+        // As many as bring the rest down to what opening a stream costs.
+        let useful = (1..=self.streams.most).find(|streams| seconds * ratio(open, *streams) <= WORTHWHILE);
+        useful.unwrap_or(self.streams.most).clamp(open, open * STEP)
+    }
+}
+
+impl Speed {
+    fn between(before: &Totals, now: &Totals, elapsed: Duration) -> Self {
+        let per_second = |done: u64| float(done) / elapsed.as_secs_f64();
+        Self {
+            bytes: per_second(now.bytes_done.saturating_sub(before.bytes_done)),
+            files: per_second(now.files_done.saturating_sub(before.files_done)),
+        }
+    }
+
+    fn has_gained(self, before: Self, ideal: f64) -> bool {
+        let enough = 1.0 + (ideal - 1.0) * GAIN;
+        self.bytes >= before.bytes * enough || (before.files > 0.0 && self.files >= before.files * enough)
+    }
+
+    /// How long what is left takes, by its bytes or by its files, whichever is the longer: a tree of small files takes
+    /// longer than its bytes. In a time in which no file has ended, the bytes tell.
+    fn seconds_for(self, totals: Totals) -> f64 {
+        let bytes = float(bytes_left(totals)) / self.bytes.max(1.0);
+        let files = if self.files > 0.0 { float(files_left(totals)) / self.files } else { 0.0 };
+        bytes.max(files)
+    }
+}
+
+/// How many streams what is left can keep busy.
+fn worth(totals: Totals) -> usize {
+    let streams = 1 + bytes_left(totals) / BYTES_WORTH_A_STREAM + files_left(totals) / FILES_WORTH_A_STREAM;
+    usize::try_from(streams).unwrap_or(usize::MAX)
+}
+
+fn bytes_left(totals: Totals) -> u64 {
+    totals.bytes.saturating_sub(totals.bytes_done)
+}
+
+fn files_left(totals: Totals) -> u64 {
+    totals.files.saturating_sub(totals.files_done)
+}
+
+fn ratio(of: usize, to: usize) -> f64 {
+    float(of as u64) / float(to as u64)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a speed needs no more than 52 bits")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// A copy of one file, `rate` bytes a second each stream, until it is done or `limit` streams share the link.
+    struct World {
+        growth: Growth,
+        now: Instant,
+        totals: Totals,
+        open: usize,
+    }
+
+    impl World {
+        fn new(streams: Streams, bytes: u64) -> Self {
+            let totals = Totals { files: 1, bytes, is_all_found: true, ..Totals::default() };
+            Self { growth: Growth::new(streams), now: Instant::now(), totals, open: 1 }
+        }
+
+        /// Lets the copy go on for so long; every stream that is wanted opens at once. Returns how many there are.
+        fn pass(&mut self, milliseconds: u64, rate: impl Fn(usize) -> u64) -> usize {
+            for _ in 0..milliseconds / 50 {
+                self.now += Duration::from_millis(50);
+                self.totals.bytes_done = self.totals.bytes.min(self.totals.bytes_done + rate(self.open) / 20);
+                self.open = self.open.max(self.growth.wanted(self.now, self.totals, self.open, 0));
+            }
+            self.open
+        }
+    }
+
+    fn paced(streams: usize) -> u64 {
+        streams as u64 * 700_000
+    }
+
+    #[test]
+    fn a_long_copy_gets_all_streams_within_two_measurements() {
+        let mut world = World::new(Streams::auto(), 64 * MIB);
+        assert_eq!(world.pass(300, paced), 1);
+        assert_eq!(world.pass(300, paced), 4);
+        assert_eq!(world.pass(600, paced), 8);
+    }
+
+    #[test]
+    fn a_copy_that_is_soon_over_is_left_alone() {
+        assert_eq!(World::new(Streams::auto(), MIB).pass(3000, paced), 1);
+    }
+
+    #[test]
+    fn streams_that_share_a_full_link_are_not_followed_by_more() {
+        assert_eq!(World::new(Streams::auto(), 1024 * MIB).pass(5000, |_| 2_000_000), 4);
+    }
+
+    #[test]
+    fn a_number_that_was_asked_for_is_taken_as_far_as_there_is_work() {
+        assert_eq!(World::new(Streams::exactly(6), 64 * MIB).pass(50, |_| 0), 6);
+        assert_eq!(World::new(Streams::exactly(6), 100_000).pass(50, |_| 0), 1);
+        assert_eq!(World::new(Streams::exactly(99), 64 * MIB).pass(50, |_| 0), Streams::MOST);
+    }
+
+    #[test]
+    fn after_a_refusal_nothing_is_asked_for_a_while_and_in_the_end_no_more() {
+        let mut world = World::new(Streams::exactly(4), 64 * MIB);
+        world.growth.handle_refused(world.now);
+        assert_eq!((world.pass(4900, |_| 0), world.pass(200, |_| 0)), (1, 4));
+        world.open = 1;
+        for _ in 0..MAX_REFUSALS {
+            world.growth.handle_refused(world.now);
+        }
+        assert_eq!(world.pass(600_000, |_| 0), 1);
+    }
+}

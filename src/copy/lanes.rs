@@ -1,0 +1,251 @@
+//! The streams of one side: which of them carries what, and which are gone.
+//!
+//! Each stream is a lane with a window of its own, so that a slow one is given less and holds nobody up. What it has in
+//! flight follows what it moves: a window that is emptied quickly grows, one that takes long shrinks.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::ssh::sftp::{Sftp, SftpError};
+
+/// Bytes that a stream may have in flight at first, at least and at most. The last fills a path of 20 MB/s and 200 ms.
+const FIRST_WINDOW: u64 = 512 * 1024;
+const LEAST_WINDOW: u64 = 256 * 1024;
+const MOST_WINDOW: u64 = 4 * 1024 * 1024;
+/// How much longer than the quickest piece one may wait in a stream's queue: enough to keep it busy, little enough that
+/// what another stream could do sooner does not wait for long.
+const QUEUE: Duration = Duration::from_millis(400);
+
+/// What one stream may have in flight. Pure.
+#[derive(Debug)]
+struct Pace {
+    window: u64,
+    quickest: Duration,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { window: FIRST_WINDOW, quickest: Duration::MAX }
+    }
+
+    /// A piece of `length` was moved, `took` after it was asked for.
+    fn handle_moved(&mut self, length: u64, took: Duration, was_full: bool) {
+        self.quickest = self.quickest.min(took);
+        if took > self.quickest.saturating_mul(2).saturating_add(QUEUE) {
+            self.window = self.window.saturating_sub(length / 2).max(LEAST_WINDOW);
+        } else if was_full {
+            self.window = (self.window + length).min(MOST_WINDOW);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    sftp: Sftp,
+    is_lost: bool,
+    /// Files open and questions asked.
+    uses: usize,
+    in_flight: u64,
+    pace: Pace,
+}
+
+impl State {
+    fn has_room(&self, length: u64) -> bool {
+        !self.is_lost && (self.in_flight == 0 || self.in_flight + length <= self.pace.window)
+    }
+}
+
+/// All streams of a side.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    states: Mutex<Vec<State>>,
+    freed: Notify,
+}
+
+impl Lanes {
+    pub(super) fn add(&self, sftp: Sftp) {
+        self.lock().push(State { sftp, is_lost: false, uses: 0, in_flight: 0, pace: Pace::new() });
+        self.freed.notify_waiters();
+    }
+
+    /// How many are not lost.
+    pub(super) fn open(&self) -> usize {
+        self.lock().iter().filter(|state| !state.is_lost).count()
+    }
+
+    pub(super) fn is_lost(&self, id: usize) -> bool {
+        self.lock()[id].is_lost
+    }
+
+    /// The least busy lane; a lost one if there is no other.
+    pub(super) fn pick(self: &Arc<Self>) -> Lane {
+        let mut states = self.lock();
+        let busy = |state: &State| (state.is_lost, state.in_flight, state.uses);
+        let (id, state) = states.iter_mut().enumerate().min_by_key(|(_, state)| busy(state)).expect("one at least");
+        state.uses += 1;
+        Lane { lanes: Arc::clone(self), id, sftp: state.sftp.clone() }
+    }
+
+    pub(super) fn lane(self: &Arc<Self>, id: usize) -> Lane {
+        let state = &mut self.lock()[id];
+        state.uses += 1;
+        Lane { lanes: Arc::clone(self), id, sftp: state.sftp.clone() }
+    }
+
+    /// Waits until a lane has room for `length` bytes. The lane `stick` is taken at once as long as it is not lost.
+    /// `None`: none is left that is not in `refused`.
+    pub(super) async fn room(
+        self: &Arc<Self>,
+        length: u32,
+        stick: Option<usize>,
+        refused: &Mutex<BTreeSet<usize>>,
+    ) -> Option<Slot> {
+        loop {
+            // Made before the look at the lanes, so that whatever changes after it is heard.
+            let freed = self.freed.notified();
+            let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match self.try_room(length.into(), stick, &refused) {
+                Room::Here(slot) => return Some(slot),
+                Room::None => return None,
+                Room::Later => freed.await,
+            }
+        }
+    }
+
+    fn try_room(self: &Arc<Self>, length: u64, stick: Option<usize>, refused: &BTreeSet<usize>) -> Room {
+        let mut states = self.lock();
+        let is_usable = |id: &usize| !states[*id].is_lost && !refused.contains(id);
+        let usable: Vec<_> = (0..states.len()).filter(is_usable).collect();
+        if usable.is_empty() {
+            return Room::None;
+        }
+        let free = |id: &usize| states[*id].has_room(length);
+        let spare = |id: &usize| states[*id].pace.window.saturating_sub(states[*id].in_flight);
+        let stuck = stick.filter(|id| usable.contains(id));
+        let Some(id) = stuck.or_else(|| usable.into_iter().filter(free).max_by_key(spare)) else { return Room::Later };
+        let state = &mut states[id];
+        state.in_flight += length;
+        let was_full = !state.has_room(length);
+        let slot =
+            Slot { lanes: Arc::clone(self), id, sftp: state.sftp.clone(), length, was_full, since: Instant::now() };
+        if states.iter().any(|state| state.has_room(length)) {
+            // Who waits next may find room too.
+            self.freed.notify_one();
+        }
+        Room::Here(slot)
+    }
+
+    fn lose(&self, id: usize) {
+        self.lock()[id].is_lost = true;
+        self.freed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<State>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Room {
+    Here(Slot),
+    Later,
+    None,
+}
+
+/// A stream in use for something; dropping it ends the use.
+#[derive(Debug)]
+pub(super) struct Lane {
+    lanes: Arc<Lanes>,
+    id: usize,
+    sftp: Sftp,
+}
+
+impl Lane {
+    pub(super) fn id(&self) -> usize {
+        self.id
+    }
+
+    pub(super) fn sftp(&self) -> &Sftp {
+        &self.sftp
+    }
+
+    /// Passes an outcome on; the lane is lost when that is what it says.
+    pub(super) fn heed<T>(&self, outcome: Result<T, SftpError>) -> Result<T, SftpError> {
+        heed(&self.lanes, self.id, outcome)
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.lanes.lock()[self.id].uses -= 1;
+    }
+}
+
+/// Bytes in flight on a lane; dropping it makes room for others.
+#[derive(Debug)]
+pub(super) struct Slot {
+    lanes: Arc<Lanes>,
+    id: usize,
+    sftp: Sftp,
+    length: u64,
+    was_full: bool,
+    since: Instant,
+}
+
+impl Slot {
+    pub(super) fn id(&self) -> usize {
+        self.id
+    }
+
+    pub(super) fn sftp(&self) -> &Sftp {
+        &self.sftp
+    }
+
+    pub(super) fn heed<T>(&self, outcome: Result<T, SftpError>) -> Result<T, SftpError> {
+        if outcome.is_ok() {
+            self.lanes.lock()[self.id].pace.handle_moved(self.length, self.since.elapsed(), self.was_full);
+        }
+        heed(&self.lanes, self.id, outcome)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.lanes.lock()[self.id].in_flight -= self.length;
+        self.lanes.freed.notify_one();
+    }
+}
+
+fn heed<T>(lanes: &Lanes, id: usize, outcome: Result<T, SftpError>) -> Result<T, SftpError> {
+    if outcome.as_ref().is_err_and(SftpError::is_fatal) {
+        lanes.lose(id);
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_grows_while_it_is_emptied_quickly_and_shrinks_when_it_is_not() {
+        let mut pace = Pace::new();
+        for _ in 0..1000 {
+            pace.handle_moved(65_536, Duration::from_millis(100), true);
+        }
+        assert_eq!(pace.window, MOST_WINDOW);
+        for _ in 0..1000 {
+            pace.handle_moved(65_536, Duration::from_millis(700), true);
+        }
+        assert_eq!(pace.window, LEAST_WINDOW);
+    }
+
+    #[test]
+    fn a_window_that_is_not_used_does_not_grow() {
+        let mut pace = Pace::new();
+        pace.handle_moved(65_536, Duration::from_millis(1), false);
+        assert_eq!(pace.window, FIRST_WINDOW);
+    }
+}

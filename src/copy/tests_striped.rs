@@ -1,0 +1,134 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use tokio::io::DuplexStream;
+
+use super::*;
+use crate::ssh::sftp::scripted::serve_some;
+use crate::ssh::sftp::{Attributes, Sftp};
+
+/// The files of one machine, which any number of servers serve.
+type Disk = Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>;
+
+/// A server that is gone after so many requests. A handle is the name of its file.
+fn server(disk: &Disk, requests: usize) -> DuplexStream {
+    let disk = Arc::clone(disk);
+    let attributes =
+        |content: &Vec<u8>| Attributes { size: Some(content.len() as u64), ..Attributes::with_permissions(0o100_644) };
+    serve_some(&[], requests, move |mut request| {
+        let mut disk = disk.lock().unwrap();
+        let name = request.string().to_vec();
+        match request.verb {
+            3 => {
+                if request.u32() & 8 != 0 {
+                    disk.insert(name.clone(), Vec::new());
+                } else if !disk.contains_key(&name) {
+                    return request.status(2);
+                }
+                request.handle(&name)
+            }
+            7 | 8 | 17 => match disk.get(&name) {
+                Some(content) => request.attributes(&attributes(content)),
+                None => request.status(2),
+            },
+            5 => {
+                let (content, from) = (&disk[&name], usize::try_from(request.u64()).unwrap());
+                let to = content.len().min(from + request.u32() as usize);
+                if from >= to { request.status(1) } else { request.data(&content[from..to]) }
+            }
+            6 => {
+                let (from, data) = (usize::try_from(request.u64()).unwrap(), request.string());
+                let content = disk.get_mut(&name).unwrap();
+                content.resize(content.len().max(from + data.len()), 0);
+                content[from..from + data.len()].copy_from_slice(&data);
+                request.status(0)
+            }
+            13 => request.status(if disk.remove(&name).is_some() { 0 } else { 2 }),
+            18 => {
+                let content = disk.remove(&name).unwrap();
+                disk.insert(request.string().to_vec(), content);
+                request.status(0)
+            }
+            _ => request.status(0),
+        }
+    })
+}
+
+/// A machine over a stream for each of `lives`, which tell after how many requests it is lost.
+async fn node(disk: &Disk, lives: &[usize]) -> RemoteEndpoint {
+    let mut servers = Vec::new();
+    for requests in lives {
+        servers.push(Sftp::new(server(disk, *requests)).await.unwrap());
+    }
+    let endpoint = RemoteEndpoint::new(servers.remove(0), "node");
+    servers.into_iter().for_each(|sftp| endpoint.add(sftp));
+    endpoint
+}
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from(at * 31 / 7 % 251).unwrap()).collect()
+}
+
+async fn check_down(length: usize, lives: &[usize]) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    disk.lock().unwrap().insert(b"file".to_vec(), content(length));
+    let node = node(&disk, lives).await;
+    let target = folder.path().join("file");
+    let copied =
+        copy(vec![Location::remote(&node, "file")], Location::local(target.clone()), CopyOptions::default(), |_| {});
+    check(copied.await, node.streams() > 0, std::fs::read(target).ok(), &content(length));
+    assert!(std::fs::read_dir(folder.path()).unwrap().count() <= 1, "a temporary file is left");
+}
+
+async fn check_up(length: usize, lives: &[usize]) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let source = folder.path().join("file");
+    std::fs::write(&source, content(length)).unwrap();
+    let node = node(&disk, lives).await;
+    let copied =
+        copy(vec![Location::local(source)], Location::remote(&node, "file"), CopyOptions::default(), |_| {}).await;
+    let written = disk.lock().unwrap().remove(&b"file"[..]);
+    check(copied, node.streams() > 0, written, &content(length));
+}
+
+/// The bytes are right, or the error is.
+fn check(copied: Result<Summary, CopyError>, is_alive: bool, written: Option<Vec<u8>>, content: &[u8]) {
+    match copied {
+        Ok(summary) => {
+            assert!(summary.is_complete(), "{:?}", summary.failures);
+            assert!(written.is_some_and(|written| written == content), "the bytes differ");
+        }
+        Err(error) => {
+            assert!(matches!(error, CopyError::Lost { .. }), "{error}");
+            assert!(!is_alive, "{error}, but a stream is left");
+            assert!(written.is_none_or(|written| written == content), "half a file has the name");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_bytes_are_right_or_the_error_is_whichever_streams_are_lost(
+        length in prop_oneof![0..200_000usize, 400_000..1_500_000usize],
+        lives in proptest::collection::vec(2..60usize, 1..5),
+        lasts in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let lives: Vec<_> = lives.into_iter().chain(lasts.then_some(usize::MAX)).collect();
+        runtime.block_on(check_down(length, &lives));
+        runtime.block_on(check_up(length, &lives));
+    }
+}
+
+#[tokio::test]
+async fn every_stream_carries_a_part_of_a_large_file() {
+    let disk = Disk::default();
+    disk.lock().unwrap().insert(b"file".to_vec(), content(4_000_000));
+    // Each of them is asked for less than the whole file and would be lost over it.
+    check_down(4_000_000, &[80; 4]).await;
+}
