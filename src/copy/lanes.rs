@@ -124,8 +124,8 @@ impl Lanes {
         }
         let free = |id: &usize| states[*id].has_room(length);
         let spare = |id: &usize| states[*id].pace.window.saturating_sub(states[*id].in_flight);
-        let stuck = stick.filter(|id| usable.contains(id));
-        let Some(id) = stuck.or_else(|| usable.into_iter().filter(free).max_by_key(spare)) else { return Room::Later };
+        let wished = stick.filter(|id| usable.contains(id));
+        let Some(id) = wished.or_else(|| usable.into_iter().filter(free).max_by_key(spare)) else { return Room::Later };
         let state = &mut states[id];
         state.in_flight += length;
         let was_full = !state.has_room(length);

@@ -134,7 +134,7 @@ impl fmt::Debug for RemoteEndpoint {
 macro_rules! ask {
     ($endpoint:expr, $method:ident($($argument:expr),*)) => {{
         let lane = $endpoint.lanes.pick();
-        lane.heed(lane.sftp().$method($($argument),*).await)?
+        lane.heed(lane.sftp().$method($($argument),*).await)
     }};
 }
 
@@ -163,7 +163,7 @@ impl Endpoint for RemoteEndpoint {
             let path = match typed.as_bytes() {
                 b"" | b"~" => BytePath::from("."),
                 [b'~', b'/', rest @ ..] => from_login(rest),
-                [b'~', ..] => BytePath::new(ask!(self, expand_path(typed.as_bytes()))),
+                [b'~', ..] => BytePath::new(ask!(self, expand_path(typed.as_bytes()))?),
                 _ => typed.clone(),
             };
             Ok(if path.as_bytes().is_empty() { BytePath::from(".") } else { path })
@@ -172,15 +172,15 @@ impl Endpoint for RemoteEndpoint {
     }
 
     fn stat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
-        async move { Ok(metadata_of(&ask!(self, stat(path.as_bytes())))) }.boxed()
+        async move { Ok(metadata_of(&ask!(self, stat(path.as_bytes()))?)) }.boxed()
     }
 
     fn lstat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
-        async move { Ok(metadata_of(&ask!(self, lstat(path.as_bytes())))) }.boxed()
+        async move { Ok(metadata_of(&ask!(self, lstat(path.as_bytes()))?)) }.boxed()
     }
 
     fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
-        async move { Ok(BytePath::new(ask!(self, realpath(path.as_bytes())))) }.boxed()
+        async move { Ok(BytePath::new(ask!(self, realpath(path.as_bytes()))?)) }.boxed()
     }
 
     fn list<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Vec<Entry>> {
@@ -202,8 +202,8 @@ impl Endpoint for RemoteEndpoint {
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool> {
         async move {
             let lane = self.lanes.pick();
-            let made = lane.sftp().mkdir(path.as_bytes(), &Attributes::with_permissions(mode)).await;
-            let refused = match lane.heed(made) {
+            let answer = lane.sftp().mkdir(path.as_bytes(), &Attributes::with_permissions(mode)).await;
+            let refused = match lane.heed(answer) {
                 Ok(()) => return Ok(true),
                 Err(error) => error,
             };
@@ -218,11 +218,11 @@ impl Endpoint for RemoteEndpoint {
     }
 
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
-        async move { Ok(ask!(self, remove(path.as_bytes()))) }.boxed()
+        async move { Ok(ask!(self, remove(path.as_bytes()))?) }.boxed()
     }
 
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()> {
-        async move { Ok(ask!(self, setstat(path.as_bytes(), &attributes_of(change)))) }.boxed()
+        async move { Ok(ask!(self, setstat(path.as_bytes(), &attributes_of(change)))?) }.boxed()
     }
 }
 

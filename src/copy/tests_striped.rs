@@ -62,7 +62,9 @@ async fn node(disk: &Disk, lives: &[usize]) -> RemoteEndpoint {
         servers.push(Sftp::new(server(disk, *requests)).await.unwrap());
     }
     let endpoint = RemoteEndpoint::new(servers.remove(0), "node");
-    servers.into_iter().for_each(|sftp| endpoint.add(sftp));
+    for sftp in servers {
+        endpoint.add(sftp);
+    }
     endpoint
 }
 

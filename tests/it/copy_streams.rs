@@ -65,13 +65,13 @@ impl Servers {
             .spawn()
             .expect("sftp-server runs");
         let (input, output) = (process.stdin.take().expect("piped"), process.stdout.take().expect("piped"));
-        self.0.lock().unwrap().push(process);
+        self.0.lock().expect("no test panics with it").push(process);
         Sftp::new(tokio::io::join(output, input)).await.expect("a session")
     }
 
     /// Kills the first two of three at once.
     fn kill_two(&self) {
-        let mut processes = self.0.lock().unwrap();
+        let mut processes = self.0.lock().expect("no test panics with it");
         if processes.len() == 3 {
             processes[..2].iter_mut().for_each(|process| process.start_kill().expect("killed"));
         }
