@@ -68,6 +68,11 @@ impl FreshCredentials {
         Ok(credentials)
     }
 
+    /// Those of the last resolution, unless they are forgotten.
+    pub(super) async fn last(&self) -> Option<Credentials> {
+        self.known.lock().await.as_ref().map(|known| known.credentials.clone())
+    }
+
     /// The service did not accept them: the next resolution asks the source again.
     pub(super) async fn forget(&self) {
         *self.known.lock().await = None;

@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::{DOCUMENT, Inner, arn, http};
-use crate::stream::{Denied, ServiceError, SessionId, TargetId};
+use crate::stream::{Denied, REFUSAL, SENTENCE, ServiceError, SessionId, TargetId, quote};
 
 /// One API call, as its failure is told.
 pub(super) struct Call<'a> {
@@ -44,21 +45,25 @@ impl<'a> Call<'a> {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let failure = self.explain(error);
-        if matches!(failure, ServiceError::Expired(_) | ServiceError::Credentials(_)) {
+        let used = self.service.credentials.last().await;
+        let failure = self.explain(error, used.as_ref());
+        if matches!(failure, ServiceError::Expired(_) | ServiceError::CredentialsRefused(_)) {
             self.service.credentials.forget().await;
         }
         failure
     }
 
-    fn explain<E>(&self, error: &SdkError<E, HttpResponse>) -> ServiceError
+    fn explain<E>(&self, error: &SdkError<E, HttpResponse>, used: Option<&Credentials>) -> ServiceError
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
         let Some(code) = error.code() else { return self.unreachable(error) };
-        let message = error.message().unwrap_or("no reason given").to_owned();
+        let said = error.message().unwrap_or("no reason given");
+        let message = quote(said, SENTENCE, &secrets(used));
         match (code, &self.subject) {
-            ("AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation", _) => self.denied(message),
+            ("AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation", _) => {
+                self.denied(quote(said, REFUSAL, &secrets(used)))
+            }
             ("TargetNotConnected", Subject::Node(target)) => {
                 ServiceError::TargetNotConnected { target: (*target).clone(), region: self.service.region.clone() }
             }
@@ -69,7 +74,8 @@ impl<'a> Call<'a> {
                 ServiceError::Expired(format!("{message}: {}", login(self.service.profile.as_deref())))
             }
             (code, _) if is_unknown_caller(code) => {
-                ServiceError::Credentials(format!("the service answered {message:?}"))
+                let key = used.map_or("in use", Credentials::access_key_id);
+                ServiceError::CredentialsRefused(self.why_refused(code, key, message))
             }
             (code, _) if is_throttling(code) => ServiceError::Throttled { operation: self.operation, message },
             _ => ServiceError::Refused {
@@ -77,6 +83,29 @@ impl<'a> Call<'a> {
                 code: code.to_owned(),
                 message: with_request_id(message, error),
             },
+        }
+    }
+
+    /// Why the service refuses the credentials with this access key id.
+    fn why_refused(&self, code: &str, key: &str, message: String) -> String {
+        let says = |words: &str| message.contains(words);
+        let region = &self.service.region;
+        match code {
+            _ if says("Signature expired") || says("Signature not yet current") => {
+                format!("this machine's clock and the service's differ too much: {message}")
+            }
+            _ if says("Credential should be scoped") => {
+                format!("the endpoint takes none for SSM in region {region}: {message}")
+            }
+            "SignatureDoesNotMatch" | "InvalidSignatureException" => {
+                format!("the secret access key does not match the access key id {key}")
+            }
+            "UnrecognizedClientException" | "InvalidClientTokenId" | "InvalidAccessKeyId" => {
+                format!(
+                    "the access key id {key} is not known in region {region}, or its session token is wrong: {message}"
+                )
+            }
+            _ => message,
         }
     }
 
@@ -104,6 +133,11 @@ impl<'a> Call<'a> {
     }
 }
 
+/// What must not be repeated, whoever says it.
+fn secrets(used: Option<&Credentials>) -> Vec<&str> {
+    used.into_iter().flat_map(|used| used.session_token().into_iter().chain([used.secret_access_key()])).collect()
+}
+
 /// An answer that says that all went well and leaves out what was asked for.
 pub(super) fn missing_field(call: &Call<'_>, name: &str) -> ServiceError {
     ServiceError::Unreachable { operation: call.operation, message: format!("the answer lacks {name}") }
@@ -112,10 +146,11 @@ pub(super) fn missing_field(call: &Call<'_>, name: &str) -> ServiceError {
 /// Credentials that could not be resolved.
 pub(super) fn credentials(error: &CredentialsError, profile: Option<&str>) -> ServiceError {
     let causes = causes(error);
+    let told = quote(&causes, REFUSAL, &[]);
     // The SSO errors are private to aws-config: their texts are all there is to tell them by.
     let is_login = ["SSO token", "Session token not found or invalid", "Login token is expired"];
     if is_login.iter().any(|text| causes.contains(text)) {
-        return ServiceError::Expired(format!("{causes}: {}", login(profile)));
+        return ServiceError::Expired(format!("{told}: {}", login(profile)));
     }
     // The instance's role is the last that the chain asks: what fails there, outside of EC2, is that nothing else had any.
     let is_missing = matches!(error, CredentialsError::CredentialsNotLoaded(_));
@@ -128,7 +163,7 @@ pub(super) fn credentials(error: &CredentialsError, profile: Option<&str>) -> Se
             login(None)
         ));
     }
-    ServiceError::Credentials(causes)
+    ServiceError::Credentials(told)
 }
 
 fn login(profile: Option<&str>) -> String {

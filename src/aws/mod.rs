@@ -126,10 +126,17 @@ impl Settings {
             .build();
         let loader = aws_config::defaults(BehaviorVersion::latest());
         let loader = loader.http_client(http_client(self.network.clone())).timeout_config(timeouts);
-        let loader = set(loader, self.profile.as_ref(), ConfigLoader::profile_name);
+        let profile = self.profile.clone().or_else(profile_of_empty_variable);
+        let loader = set(loader, profile, ConfigLoader::profile_name);
         let loader = set(loader, self.endpoint_url.as_ref(), ConfigLoader::endpoint_url);
         set(loader, self.region.clone().map(Region::new), ConfigLoader::region).load().await
     }
+}
+
+/// `AWS_PROFILE=` names no profile; aws-config would look for one without a name.
+#[expect(clippy::disallowed_methods, reason = "aws-config reads this variable itself, and offers no other way in")]
+fn profile_of_empty_variable() -> Option<String> {
+    std::env::var_os("AWS_PROFILE").is_some_and(|name| name.is_empty()).then(|| "default".to_owned())
 }
 
 fn set<T>(loader: ConfigLoader, value: Option<T>, setter: fn(ConfigLoader, T) -> ConfigLoader) -> ConfigLoader {
@@ -161,6 +168,8 @@ impl AwsService {
                 Arc::clone(&credentials) as Arc<dyn ProvideCredentials>
             ))
             .identity_cache(IdentityCache::no_cache());
+        let endpoint = configured_endpoint(config);
+        builder.set_endpoint_url(endpoint.clone());
         if config.behavior_version().is_none() {
             builder = builder.behavior_version(BehaviorVersion::latest());
         }
@@ -168,7 +177,7 @@ impl AwsService {
             builder = builder.http_client(http_client(Network::default()));
         }
         let client = Client::from_conf(builder.build());
-        let configured_host = configured_host(config);
+        let configured_host = endpoint.as_deref().and_then(host_of);
         Self { inner: Arc::new(Inner { client, region, profile, configured_host, credentials }) }
     }
 
@@ -184,13 +193,18 @@ fn region_of(config: &SdkConfig) -> Result<String, ServiceError> {
     region.ok_or(ServiceError::NoRegion)
 }
 
-/// The host of the endpoint that replaces the public one, found the way the SSM client finds it.
-fn configured_host(config: &SdkConfig) -> Option<String> {
+/// The URL that replaces the public endpoint, found the way the SSM client finds it. One that is set to nothing, as
+/// `AWS_ENDPOINT_URL=` is, replaces nothing; the client would panic over it.
+fn configured_endpoint(config: &SdkConfig) -> Option<String> {
     let key =
         ServiceConfigKey::builder().service_id("SSM").env("AWS_ENDPOINT_URL").profile("endpoint_url").build().ok()?;
     let for_service = config.service_config().and_then(|service| service.load_config(key));
-    let url = for_service.or_else(|| config.endpoint_url().map(str::to_owned))?;
-    Some(Url::parse(&url).ok()?.host_str()?.to_owned())
+    let for_all = config.endpoint_url().map(str::to_owned);
+    for_service.into_iter().chain(for_all).find(|url| !url.trim().is_empty())
+}
+
+fn host_of(url: &str) -> Option<String> {
+    Some(Url::parse(url).ok()?.host_str()?.to_owned())
 }
 
 impl Inner {

@@ -164,11 +164,10 @@ async fn a_node_that_is_not_connected_is_told_with_the_region_that_was_asked() {
 #[tokio::test]
 async fn each_other_refusal_has_its_kind() {
     type Check = fn(&ServiceError) -> bool;
-    let table: [(&str, Check); 6] = [
+    let table: [(&str, Check); 5] = [
         ("ThrottlingException", |e| matches!(e, ServiceError::Throttled { .. })),
         ("ExpiredTokenException", |e| matches!(e, ServiceError::Expired(text) if text.contains("aws sso login"))),
-        ("UnrecognizedClientException", |e| matches!(e, ServiceError::Credentials(_))),
-        ("InvalidSignatureException", |e| matches!(e, ServiceError::Credentials(_))),
+        ("UnrecognizedClientException", |e| matches!(e, ServiceError::CredentialsRefused(_))),
         ("InvalidTarget", |e| matches!(e, ServiceError::Refused { code, .. } if code == "InvalidTarget")),
         ("InternalServerError", |e| matches!(e, ServiceError::Refused { .. }) && e.is_transient()),
     ];
@@ -176,6 +175,60 @@ async fn each_other_refusal_has_its_kind() {
         let failure = start_failure(&Scripted::error(code, "the message").service()).await;
         assert!(check(&failure), "{code}: {failure:?}");
         assert!(failure.to_string().contains("the message"), "{failure}");
+    }
+}
+
+/// As the service words it: the request that was signed is repeated, with the session token.
+const SIGNATURE_REFUSED: &str = "The request signature we calculated does not match the signature you provided. Check \
+    your AWS Secret Access Key and signing method. Consult the service documentation for details.\n\nThe Canonical \
+    String for this request should have been\n'POST\n/\n\ncontent-type:application/x-amz-json-1.1\n\
+    host:ssm.eu-west-1.amazonaws.com\nx-amz-date:20260101T000000Z\nx-amz-security-token:FwoGZXIvYXdzEXAMPLE\n\
+    x-amz-target:AmazonSSM.StartSession\n\ncontent-type;host;x-amz-date\n0123456789abcdef'\n\nThe String-to-Sign \
+    should have been\n'AWS4-HMAC-SHA256\n20260101T000000Z'\n";
+
+#[tokio::test]
+async fn credentials_that_are_refused_are_told_by_their_fault() {
+    let secret_wrong = "the secret access key does not match the access key id AKIDEXAMPLE";
+    let table = [
+        ("InvalidSignatureException", SIGNATURE_REFUSED, secret_wrong),
+        ("SignatureDoesNotMatch", SIGNATURE_REFUSED, secret_wrong),
+        (
+            "InvalidSignatureException",
+            "Credential should be scoped to a valid region. ",
+            "the endpoint takes none for SSM in region eu-west-1: Credential should be scoped to a valid region.",
+        ),
+        (
+            "InvalidSignatureException",
+            "Signature expired: 20260101T000000Z is now earlier than 20260101T010000Z (20260101T010500Z - 5 min.)",
+            "this machine's clock and the service's differ too much: Signature expired: 20260101T000000Z is now earlier \
+             than 20260101T010000Z (20260101T010500Z - 5 min.)",
+        ),
+        (
+            "UnrecognizedClientException",
+            "The security token included in the request is invalid.",
+            "the access key id AKIDEXAMPLE is not known in region eu-west-1, or its session token is wrong: \
+             The security token included in the request is invalid.",
+        ),
+    ];
+    for (code, message, expected) in table {
+        let failure = start_failure(&Scripted::error(code, message).service()).await;
+        assert_eq!(failure.to_string(), format!("the AWS credentials were not accepted: {expected}"));
+    }
+    let message = "The security token included in the request is expired";
+    let failure = start_failure(&Scripted::error("ExpiredTokenException", message).service()).await;
+    assert!(matches!(&failure, ServiceError::Expired(text) if text.starts_with(message)), "{failure:?}");
+}
+
+#[tokio::test]
+async fn whatever_the_code_no_message_of_the_service_shows_the_token() {
+    for code in
+        ["AccessDeniedException", "ThrottlingException", "ExpiredToken", "MissingAuthenticationTokenException", "Odd"]
+    {
+        for message in [SIGNATURE_REFUSED.to_owned(), SIGNATURE_REFUSED.replace('\n', " ")] {
+            let failure = start_failure(&Scripted::error(code, &message).service()).await;
+            let shown = format!("{failure} {failure:?}");
+            assert!(!shown.contains("FwoGZXIvYXdz"), "{shown}");
+        }
     }
 }
 
@@ -223,6 +276,16 @@ async fn fips_and_dual_stack_endpoints_are_those_of_the_sdk() {
         assert_eq!(*script.uri.lock().unwrap(), expected);
         assert_eq!(service.configured_host(), None, "nobody has configured a host");
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_set_to_nothing_is_not_set() {
+    let script = granted();
+    let config = config("eu-west-1", script.client()).into_builder().endpoint_url("").build();
+    let service = AwsService::from_sdk_config(&config).unwrap();
+    service.start(&request("i-0123456789abcdef0")).await.unwrap();
+    assert_eq!(*script.uri.lock().unwrap(), "https://ssm.eu-west-1.amazonaws.com/");
+    assert_eq!(service.configured_host(), None);
 }
 
 /// Credentials that are about to end, so that no two requests share them.

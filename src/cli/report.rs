@@ -219,6 +219,9 @@ fn service_hints(error: &ServiceError) -> Vec<Hint> {
         ServiceError::Credentials(_) => vec![hint(
             "`aws configure` or `aws configure sso` sets credentials up; a profile is chosen with `--profile` or AWS_PROFILE",
         )],
+        ServiceError::CredentialsRefused(_) => vec![hint(
+            "`aws sts get-caller-identity` tries them with the AWS CLI; a profile is chosen with `--profile` or AWS_PROFILE",
+        )],
         ServiceError::Expired(_) => vec![hint("log in again: `aws sso login`, or whatever issues your credentials")],
         ServiceError::NoRegion => vec![hint("give one with `--region`, AWS_REGION, or `region` in the profile")],
         ServiceError::SessionEnded { .. } => vec![hint("connect again: an SSM session that is over stays over")],

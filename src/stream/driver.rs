@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 use super::clock::now;
 use super::link::{Link, Outage};
 use super::payload::LargePayloads;
+use super::quote::{REFUSAL, quote};
 use super::service::{Grant, SsmService, StartRequest, report_stage};
 use super::shared::{Goal, Shared, State, wake};
 use super::socket::{Connect, Socket};
@@ -180,7 +181,7 @@ impl<'a> Driver<'a> {
         match reason {
             CloseReason::Ended if self.is_open() => Ok(()),
             CloseReason::Ended => Err(StreamError::EndedEarly),
-            CloseReason::ByService(text) => Err(StreamError::Ended(text)),
+            CloseReason::ByService(text) => Err(StreamError::Ended(quote(&text, REFUSAL, &[]))),
             CloseReason::Incomplete => Err(StreamError::Incomplete),
         }
     }

@@ -26,6 +26,7 @@ mod link;
 mod liveness;
 mod payload;
 mod proxy;
+mod quote;
 mod service;
 mod shared;
 mod socket;
@@ -46,6 +47,7 @@ use tokio::sync::watch;
 pub use self::dial::{DialError, Network};
 pub use self::error::StreamError;
 pub use self::proxy::{ProxyConfig, ProxyError};
+pub(crate) use self::quote::{REFUSAL, SENTENCE, quote};
 pub use self::service::{
     Denied, Grant, ServiceError, SessionId, SsmService, StartRequest, TargetId, TargetIdError, UpgradeHeaders,
 };

@@ -130,6 +130,9 @@ pub enum ServiceError {
     /// There are no credentials, or they could not be resolved.
     #[error("no usable AWS credentials: {0}")]
     Credentials(String),
+    /// The service does not accept the credentials: they do not fit together, or are not for it.
+    #[error("the AWS credentials were not accepted: {0}")]
+    CredentialsRefused(String),
     /// Credentials or the login behind them have expired.
     #[error("AWS credentials have expired: {0}")]
     Expired(String),
@@ -177,7 +180,11 @@ impl ServiceError {
     /// that a login elsewhere can renew. What IAM forbids, and a session that is over, stay so.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Credentials(_) | Self::Expired(_) | Self::Throttled { .. } | Self::Unreachable { .. } => true,
+            Self::Credentials(_)
+            | Self::CredentialsRefused(_)
+            | Self::Expired(_)
+            | Self::Throttled { .. }
+            | Self::Unreachable { .. } => true,
             Self::Refused { code, .. } => code.contains("Internal") || code.contains("Unavailable"),
             Self::Denied(_) | Self::TargetNotConnected { .. } | Self::NoRegion | Self::SessionEnded { .. } => false,
         }

@@ -21,6 +21,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use super::clock::now;
 use super::dial::{DialError, Network};
 use super::liveness::{KeepAlive, Liveness, Pulse};
+use super::quote::{REFUSAL, quote};
 use super::service::UpgradeHeaders;
 use crate::datachannel::Transmit;
 
@@ -100,11 +101,9 @@ impl From<WsError> for ConnectError {
     }
 }
 
-/// The beginning of an answer's body, fit for a terminal.
+/// The beginning of an answer's body, fit to be repeated.
 fn excerpt(body: Option<Vec<u8>>) -> String {
-    let body = body.unwrap_or_default();
-    let text = String::from_utf8_lossy(&body);
-    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+    quote(&String::from_utf8_lossy(&body.unwrap_or_default()), REFUSAL, &[])
 }
 
 impl Connect for Network {

@@ -164,6 +164,20 @@ async fn a_region_that_is_set_to_nothing_is_a_missing_one() {
     assert!(ran.stderr.starts_with("ssmssh: no AWS region is configured"), "{}", ran.stderr);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_and_a_profile_that_are_set_to_nothing_are_not_set() {
+    let lab = fast_lab().await;
+    let nothing = |variable: &str| Cli::in_lab(&lab).env(variable, "").args([lab.node(), "true"]).run();
+    for variable in ["AWS_PROFILE", "AWS_ENDPOINT_URL"] {
+        let ran = nothing(variable).await;
+        assert_eq!(ran.code, Some(0), "{variable}: {}", ran.stderr);
+    }
+    let url = lab.endpoint_url();
+    let cli = Cli::in_lab(&lab).env("AWS_ENDPOINT_URL_SSM", "").env("AWS_ENDPOINT_URL", url);
+    let ran = cli.args([lab.node(), "true"]).run().await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
+
 /// As with the AWS CLI: whoever names an account's profile must not be sent to the account of a forgotten variable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_profile_that_is_named_outweighs_credentials_in_the_environment() {
