@@ -131,8 +131,15 @@ fn print_usage(usage: &clap::Error) -> u8 {
         return 0;
     }
     let text = usage.render().to_string();
-    write_stderr(&format!("{}: {}", program(), text.strip_prefix("error: ").unwrap_or(&text)));
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    write_stderr(&format!("{}: {}", program(), without_misleading_tip(text)));
     FAILURE
+}
+
+/// An option that is not known, put behind `--`, would be taken for the node.
+fn without_misleading_tip(usage: &str) -> String {
+    let parts = usage.split("\n\n").filter(|part| !part.trim_start().starts_with("tip: to pass '-"));
+    parts.collect::<Vec<_>>().join("\n\n")
 }
 
 /// A terminal in raw mode wants its carriage returns; a stderr that is gone has no reader to miss anything.
@@ -291,7 +298,7 @@ fn ssh_hints(error: &SshError) -> Vec<Hint> {
     match error {
         SshError::Authentication(AuthenticationError::NoIdentity { .. }) => vec![hint("name a key with `-i FILE`")],
         SshError::Authentication(AuthenticationError::Refused { .. }) => {
-            vec![hint("another user is named with `-l USER` or `USER@NODE`, another key with `-i FILE`")]
+            vec![hint("another user is named with `USER@NODE`, another key with `-i FILE`")]
         }
         SshError::Lost(Lost::Eof) => vec![hint("the node's log of sshd may say why (`journalctl -u ssh -u sshd`)")],
         SshError::Lost(Lost::NotSsh) => vec![hint("another port is named with `-p` (ssmcp: `-P`)")],
@@ -394,6 +401,14 @@ mod tests {
         let error = ChannelError::UnsupportedAction { action: "KMSEncryption".to_owned() };
         let shown = render(&CliError::Client(StreamError::Channel(error).into()));
         assert!(shown.contains("KMSEncryption") && !shown.contains("2.3.672.0"), "{shown}");
+    }
+
+    #[test]
+    fn hints_about_the_user_hold_for_both_commands() {
+        let (user, tried, methods) = ("me".to_owned(), Vec::new(), Vec::new());
+        let refused = SshError::Authentication(AuthenticationError::Refused { user, tried, methods });
+        let shown = render(&CliError::Client(refused.into()));
+        assert!(shown.contains("`USER@NODE`") && !shown.contains("-l"), "{shown}");
     }
 
     #[test]

@@ -59,8 +59,6 @@ async fn a_mistake_on_the_command_line_is_255() {
     --- stderr
     ssmssh: unexpected argument '--frobnicate' found
 
-      tip: to pass '--frobnicate' as a value, use '-- --frobnicate'
-
     Usage: ssmssh [OPTIONS] <[USER@]NODE> [COMMAND]...
 
     For more information, try '--help'.
