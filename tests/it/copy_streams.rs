@@ -65,8 +65,10 @@ impl Servers {
             .spawn()
             .expect("sftp-server runs");
         let (input, output) = (process.stdin.take().expect("piped"), process.stdout.take().expect("piped"));
+        let session = Sftp::new(tokio::io::join(output, input)).await.expect("a session");
+        // Only now does it count: one that is still starting could not take over anything.
         self.0.lock().expect("no test panics with it").push(process);
-        Sftp::new(tokio::io::join(output, input)).await.expect("a session")
+        session
     }
 
     /// Kills the first two of three at once.
