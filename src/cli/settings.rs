@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::Uri;
+
 use super::args::{ConnectionArgs, SsmsshArgs};
 use super::options::{LogLevel, OptionError, RequestTty, SshOptions};
 use super::target::Target;
@@ -35,6 +37,10 @@ pub(crate) enum SettingsError {
     NoHome,
     #[error("HTTPS_PROXY: {0}")]
     Proxy(#[from] ProxyError),
+    #[error("`--region {0}` is no region: expected one such as eu-west-1")]
+    Region(String),
+    #[error("`--endpoint-url {0}` is no URL of an API: expected http:// or https:// and a host")]
+    EndpointUrl(String),
     #[error("{0} is not UTF-8")]
     NotUtf8(&'static str),
 }
@@ -176,8 +182,8 @@ impl ConnectionSettings {
         let user = user.map(str::to_owned).or_else(|| options.user.clone());
         Ok(Self {
             profile: args.profile.clone(),
-            region: args.region.clone(),
-            endpoint_url: args.endpoint_url.clone(),
+            region: checked(args.region.as_deref(), is_region, SettingsError::Region)?,
+            endpoint_url: checked(args.endpoint_url.as_deref(), is_endpoint, SettingsError::EndpointUrl)?,
             reason: args.reason.clone(),
             proxy: proxy(env)?,
             ca_bundle: env.path("AWS_CA_BUNDLE"),
@@ -254,6 +260,29 @@ impl SsmsshSettings {
             remote_env: remote_env.chain(options.set_env.iter().cloned()).collect(),
         })
     }
+}
+
+fn checked(
+    given: Option<&str>,
+    is_valid: impl Fn(&str) -> bool,
+    error: impl Fn(String) -> SettingsError,
+) -> Result<Option<String>, SettingsError> {
+    let check = |text: &str| if is_valid(text) { Ok(text.to_owned()) } else { Err(error(text.to_owned())) };
+    given.map(check).transpose()
+}
+
+/// Words of letters and a number, with dashes between.
+fn is_region(text: &str) -> bool {
+    let Some((words, number)) = text.rsplit_once('-') else { return false };
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && words.contains('-') && words.split('-').all(is_word)
+}
+
+fn is_endpoint(text: &str) -> bool {
+    text.parse::<Uri>().is_ok_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
+    })
 }
 
 fn seconds(given: Option<u32>) -> Option<Duration> {
@@ -444,6 +473,21 @@ mod tests {
         let (usual, default) = (resolve(&[NODE], &[]).connection.stream_options(), StreamOptions::default());
         assert_eq!(usual.resume_timeout, default.resume_timeout);
         assert_eq!(usual.channel.max_frames_per_second, default.channel.max_frames_per_second);
+    }
+
+    #[test]
+    fn a_region_and_an_endpoint_that_cannot_be_are_refused_by_the_name_of_their_option() {
+        let error = |words: &[&str]| try_resolve(&[words, &[NODE]].concat(), &[("HOME", "/home/me")]).err();
+        for region in ["us-east-1", "us-gov-west-1", "eusc-de-east-1"] {
+            assert_eq!(error(&["--region", region]), None, "{region}");
+        }
+        for region in ["not a region", "us-east", "useast1", "US-EAST-1", ""] {
+            assert_eq!(error(&["--region", region]), Some(SettingsError::Region(region.to_owned())));
+        }
+        assert_eq!(error(&["--endpoint-url", "http://127.0.0.1:8080"]), None);
+        for url in ["foo", "htp:/x", "https://", ""] {
+            assert_eq!(error(&["--endpoint-url", url]), Some(SettingsError::EndpointUrl(url.to_owned())));
+        }
     }
 
     #[test]
