@@ -3,6 +3,7 @@
 mod args;
 mod askpass;
 mod connect;
+mod environment;
 mod escape;
 mod identity;
 mod logging;

@@ -1,6 +1,5 @@
 //! What was typed plus the environment, resolved into what the commands work with.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::time::Duration;
 use http::Uri;
 
 use super::args::{ConnectionArgs, SsmsshArgs};
+use super::environment::{Environment, NotUtf8};
 use super::options::{LogLevel, OptionError, RequestTty, SshOptions};
 use super::target::Target;
 use crate::ssh::StrictHostKeyChecking;
@@ -19,13 +19,6 @@ const DEFAULT_PORT: u16 = 22;
 
 /// Names in `~/.ssh`, in the order of trial.
 const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
-
-/// The environment variables of the process at its start. A variable that is set to nothing counts as not set.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Environment {
-    variables: BTreeMap<OsString, OsString>,
-    home: Option<PathBuf>,
-}
 
 /// What nothing can be resolved from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,49 +108,9 @@ pub(crate) struct SsmsshSettings {
     pub(crate) remote_env: Vec<(String, String)>,
 }
 
-impl Environment {
-    /// The process's own. The only place where it is read.
-    pub(crate) fn of_process() -> Self {
-        Self { home: std::env::home_dir(), ..Self::of(std::env::vars_os()) }
-    }
-
-    fn of<K: Into<OsString>, V: Into<OsString>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
-        let variables: BTreeMap<OsString, OsString> =
-            variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let home = variables.get(OsStr::new("HOME")).map(PathBuf::from);
-        Self { variables, home }
-    }
-
-    fn get(&self, name: &str) -> Option<&OsStr> {
-        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
-    }
-
-    fn text(&self, name: &'static str) -> Result<Option<String>, SettingsError> {
-        let text = |value: &OsStr| value.to_str().map(str::to_owned).ok_or(SettingsError::NotUtf8(name));
-        self.get(name).map(text).transpose()
-    }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        self.get(name).map(|value| self.expand(Path::new(value)))
-    }
-
-    fn home(&self) -> Option<&Path> {
-        self.home.as_deref().filter(|home| home.is_absolute())
-    }
-
-    /// `~/` at the beginning is the home directory: in `-o IdentityFile=~/key` no shell has replaced it.
-    fn expand(&self, path: &Path) -> PathBuf {
-        match (path.strip_prefix("~"), self.home()) {
-            (Ok(rest), Some(home)) => home.join(rest),
-            _ => path.to_owned(),
-        }
-    }
-
-    /// The variables that one of ssh's patterns (`*`, `?`) names.
-    fn matching<'a>(&'a self, pattern: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
-        let pairs = self.variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
-        let named = pairs.filter(|(name, _)| matches_pattern(pattern.as_bytes(), name.as_bytes()));
-        named.map(|(name, value)| (name.to_owned(), value.to_owned()))
+impl From<NotUtf8> for SettingsError {
+    fn from(NotUtf8(name): NotUtf8) -> Self {
+        Self::NotUtf8(name)
     }
 }
 
@@ -351,17 +304,6 @@ fn request_tty(args: &SsmsshArgs, options: &SshOptions) -> RequestTty {
 /// The words joined by single spaces, as ssh does: the node's shell splits them again.
 fn command_line(words: &[OsString]) -> Option<Vec<u8>> {
     (!words.is_empty()).then(|| words.join(OsStr::new(" ")).into_encoded_bytes())
-}
-
-fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => name.is_empty(),
-        Some((b'*', rest)) => (0..=name.len()).any(|skipped| matches_pattern(rest, &name[skipped..])),
-        Some((b'?', rest)) => name.split_first().is_some_and(|(_, tail)| matches_pattern(rest, tail)),
-        Some((byte, rest)) => {
-            name.split_first().is_some_and(|(head, tail)| head == byte && matches_pattern(rest, tail))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use tokio::time::timeout;
 
 use super::args::ConnectionArgs;
 use super::connect::{Dialer, Redialer};
+use super::environment::Environment;
 use super::logging;
 use super::options::LogLevel;
 use super::progress::ProgressLine;
 use super::report::{self, CliError};
-use super::settings::{ConnectionSettings, Environment};
+use super::settings::ConnectionSettings;
 use super::signals::EndSignals;
 use super::target::{Operand, Target};
 use super::terminal;

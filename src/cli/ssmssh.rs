@@ -10,12 +10,13 @@ use tokio::time::timeout;
 
 use super::args::SsmsshArgs;
 use super::connect::{self, Dialer};
+use super::environment::Environment;
 use super::logging;
 use super::modes;
 use super::options::{LogLevel, RequestTty};
 use super::report::{self, CliError, FAILURE};
 use super::session::{self, Ending, Input};
-use super::settings::{Environment, SsmsshSettings};
+use super::settings::SsmsshSettings;
 use super::signals::{self, EndSignal, EndSignals};
 use super::terminal::{self, ModeGuard};
 use crate::client::{ClientError, Connection};
