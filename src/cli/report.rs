@@ -274,6 +274,9 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
             vec![hint("an endpoint of your own is named with `--endpoint-url` or AWS_ENDPOINT_URL_SSM")]
         }
         StreamError::Connect { source, .. } => vec![hint(dial_hint(source))],
+        StreamError::NothingListens { .. } => {
+            vec![hint("is sshd running on the node? Another port is named with `-p` (ssmcp: `-P`)")]
+        }
         StreamError::Ended(text) if text.contains(WORKER_CRASHED) => vec![listening_hint()],
         StreamError::Channel(ChannelError::HandshakeTimeout(_)) | StreamError::EndedEarly => vec![listening_hint()],
         StreamError::Channel(ChannelError::MalformedHandshake { .. }) => {

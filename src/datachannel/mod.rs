@@ -261,6 +261,12 @@ impl DataChannel {
         self.outbox.unproven()
     }
 
+    /// When the first bytes were sent, as long as none has been acknowledged and none has come back: it is not known
+    /// whether anything on the node takes them.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.outbox.unanswered().filter(|_| self.stats.bytes_received == 0)
+    }
+
     /// What has been seen so far.
     pub fn stats(&self) -> Stats {
         Stats {

@@ -82,6 +82,8 @@ pub(super) struct Outbox {
     rtt: RttEstimator,
     silence: Silence,
     data_acknowledged: bool,
+    /// When data was sent for the first time.
+    first_data: Option<Instant>,
     /// The largest payload acknowledged.
     largest_acknowledged: usize,
     /// The first payload above what is always taken, and when it was sent first.
@@ -135,6 +137,11 @@ impl Outbox {
         self.first_large.filter(|_| self.largest_acknowledged <= ALWAYS_TAKEN)
     }
 
+    /// When data was sent for the first time, while none is acknowledged.
+    pub(super) fn unanswered(&self) -> Option<Instant> {
+        self.first_data.filter(|_| !self.data_acknowledged)
+    }
+
     /// Messages no longer waited for, although they were not acknowledged.
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
@@ -152,6 +159,9 @@ impl Outbox {
             self.silence = Silence { since: Some(now), ..Silence::default() };
         }
         self.bytes += payload;
+        if is_data {
+            self.first_data.get_or_insert(now);
+        }
         if payload > ALWAYS_TAKEN {
             self.first_large.get_or_insert((payload, now));
         }

@@ -67,7 +67,7 @@ async fn start_to_end(setup: Setup) -> Result<(), StreamError> {
     }
     let grant = service.start(&request).await?;
     let _ = shared.session.set(grant.session.clone());
-    let link = Link { service, connect, options, shared, session: grant.session.clone() };
+    let link = Link { service, connect, request, options, shared, session: grant.session.clone() };
     let end = match link.first_socket(&grant).await {
         Ok((url, socket)) => Driver::new(&link, url, socket).run(&grant).await,
         Err(error) => End { outcome: Err(error), is_over: false },
@@ -114,6 +114,8 @@ struct Driver<'a> {
     /// The outage under way, until a connection has carried something or has lasted.
     outage: Option<Outage>,
     large_payloads: LargePayloads,
+    /// Since when an acknowledgement would have been seen: the socket is new, or was not read until then.
+    attentive_since: Instant,
 }
 
 /// The present connection.
@@ -154,7 +156,8 @@ impl<'a> Driver<'a> {
             finishing: None,
             connected: Connected { since: now(), progress: 0 },
             outage: None,
-            large_payloads: LargePayloads::new(now()),
+            large_payloads: LargePayloads::default(),
+            attentive_since: now(),
         }
     }
 
@@ -227,7 +230,7 @@ impl<'a> Driver<'a> {
         self.socket = socket;
         self.is_flushed = true;
         self.connected = Connected { since: now(), progress };
-        self.large_payloads.attentive(self.connected.since);
+        self.attentive_since = self.connected.since;
         shared.lock().channel.handle_connected(&token, self.connected.since);
         if let Some(finishing) = &mut self.finishing {
             finishing.heard = self.connected.since;
@@ -293,19 +296,25 @@ impl<'a> Driver<'a> {
         Ok(state.channel.poll_timeout().into_iter().chain(limit).chain(proof).min())
     }
 
-    /// Gives up on a large payload that nobody acknowledges; says until when to wait for that.
+    /// Gives up on bytes that nobody acknowledges; says until when to wait for that.
     fn expect_proof(&mut self, state: &State, now: Instant) -> Result<Option<Instant>, Stop> {
         let was_listening = std::mem::replace(&mut self.is_listening, !state.channel.is_inbox_full());
         if !was_listening {
-            self.large_payloads.attentive(now);
+            self.attentive_since = now;
         }
-        let unproven = state.channel.unproven_payload().filter(|_| self.is_listening);
-        match (self.large_payloads.deadline(unproven), unproven) {
-            (Some(deadline), Some((size, _))) if deadline <= now => {
-                Err(Stop::Failed(StreamError::PayloadRefused { size, cut: None }))
-            }
-            (deadline, _) => Ok(deadline),
+        if !self.is_listening {
+            return Ok(None);
         }
+        let port = state.channel.unanswered_since().map(|sent| self.link.port_deadline(sent.max(self.attentive_since)));
+        if port.is_some_and(|deadline| deadline <= now) {
+            return Err(Stop::Failed(self.link.nothing_listens()));
+        }
+        let Some((size, sent)) = state.channel.unproven_payload() else { return Ok(port) };
+        let deadline = LargePayloads::deadline(sent, self.attentive_since);
+        if deadline <= now {
+            return Err(Stop::Failed(StreamError::PayloadRefused { size, cut: None }));
+        }
+        Ok(Some(port.map_or(deadline, |port| port.min(deadline))))
     }
 
     /// Does what the user wants; says until when a shutdown may take.

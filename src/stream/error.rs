@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dial::DialError;
-use super::service::{Denied, ServiceError, SessionId};
+use super::service::{Denied, ServiceError, SessionId, TargetId};
 use super::url::UrlError;
 use crate::datachannel::ChannelError;
 
@@ -70,6 +70,18 @@ pub enum StreamError {
     /// The connection was cut.
     #[error("the connection was cut")]
     Cut(#[source] Arc<io::Error>),
+    /// Nothing that was written was taken, and nothing came back. The agent does not say that it cannot reach the port.
+    #[error(
+        "nothing is listening on port {port} of {target}, or it takes no data: none was acknowledged within {waited:?}"
+    )]
+    NothingListens {
+        /// The node.
+        target: TargetId,
+        /// The TCP port.
+        port: u16,
+        /// How long it was waited.
+        waited: Duration,
+    },
     /// The first payload above 1 KiB did not get through: the connection was cut whenever it was sent, or it was never
     /// acknowledged. Another stream with payloads of 1 KiB may work.
     #[error(
@@ -152,7 +164,7 @@ impl StreamError {
             Self::Service(ServiceError::TargetNotConnected { .. }) => ErrorKind::NotConnected,
             Self::Connect { source, .. } => source.kind(),
             Self::Cut(source) => source.kind(),
-            Self::UpgradeRefused { .. } => ErrorKind::ConnectionRefused,
+            Self::UpgradeRefused { .. } | Self::NothingListens { .. } => ErrorKind::ConnectionRefused,
             Self::Channel(ChannelError::HandshakeTimeout(_)) => ErrorKind::TimedOut,
             Self::Ended(_)
             | Self::EndedEarly

@@ -8,7 +8,7 @@ use http::Uri;
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::clock::now;
-use super::service::{Grant, ServiceError, SessionId, SsmService, is_presigned, report_stage};
+use super::service::{Grant, ServiceError, SessionId, SsmService, StartRequest, is_presigned, report_stage};
 use super::shared::{Goal, Shared, random};
 use super::socket::{Connect, ConnectError, Socket};
 use super::{StreamError, StreamOptions, UrlError, url};
@@ -27,12 +27,23 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Link {
     pub(super) service: Arc<dyn SsmService>,
     pub(super) connect: Arc<dyn Connect>,
+    pub(super) request: StartRequest,
     pub(super) options: StreamOptions,
     pub(super) shared: Arc<Shared>,
     pub(super) session: SessionId,
 }
 
 impl Link {
+    /// Until when the node's port must have shown that it takes what is written.
+    pub(super) fn port_deadline(&self, since: Instant) -> Instant {
+        since + self.options.port_timeout
+    }
+
+    pub(super) fn nothing_listens(&self) -> StreamError {
+        let StartRequest { target, port, .. } = &self.request;
+        StreamError::NothingListens { target: target.clone(), port: *port, waited: self.options.port_timeout }
+    }
+
     /// The session's first socket, for the grant that started it.
     pub(super) async fn first_socket(&self, grant: &Grant) -> Result<(Uri, Box<dyn Socket>), StreamError> {
         let started = now();

@@ -68,6 +68,10 @@ pub struct StreamOptions {
     /// How long a shutdown waits in silence for the node to confirm what was written. Default 2 s. As long as the node
     /// answers anything, it goes on; at the end of it the session is terminated through the API.
     pub drain_timeout: Duration,
+    /// How long the node's port may leave the first bytes that were written unacknowledged without sending any itself, on
+    /// a connection that is read. Default 8 s. At the end of it nothing listens there, as far as can be seen: the session
+    /// is terminated with [`StreamError::NothingListens`]. Before anything is written there is no limit.
+    pub port_timeout: Duration,
     /// How the WebSocket leaves this machine. Default: directly, believing the system's root certificates. The API has
     /// its own: [`AwsServiceBuilder::network`](crate::aws::AwsServiceBuilder::network).
     pub network: Network,
@@ -83,6 +87,7 @@ impl Default for StreamOptions {
             channel: Config::default(),
             resume_timeout: Duration::from_mins(10),
             drain_timeout: Duration::from_secs(2),
+            port_timeout: Duration::from_secs(8),
             network: Network::default(),
             stream_host: None,
         }

@@ -17,26 +17,15 @@ const CUTS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What has spoken against large payloads so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LargePayloads {
     cuts: u32,
-    /// Since when an acknowledgement would have been seen.
-    attentive_since: Instant,
 }
 
 impl LargePayloads {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { cuts: 0, attentive_since: now }
-    }
-
-    /// The socket is new, or was not read until now.
-    pub(super) fn attentive(&mut self, now: Instant) {
-        self.attentive_since = now;
-    }
-
-    /// Until when the payload must have been acknowledged.
-    pub(super) fn deadline(&self, unproven: Option<(usize, Instant)>) -> Option<Instant> {
-        unproven.map(|(_, sent)| sent.max(self.attentive_since) + PATIENCE)
+    /// Until when a payload sent then must have been acknowledged, if that would have been seen since `attentive_since`.
+    pub(super) fn deadline(sent: Instant, attentive_since: Instant) -> Instant {
+        sent.max(attentive_since) + PATIENCE
     }
 
     /// The connection was cut; says whether the payload is to blame.

@@ -5,6 +5,7 @@ mod ending;
 mod network;
 mod opening;
 mod payloads;
+mod port;
 mod resuming;
 mod secure;
 mod surviving;

@@ -113,3 +113,20 @@ async fn an_unknown_node_is_not_connected_in_the_region_that_was_asked() {
     let ServiceError::TargetNotConnected { region, .. } = failure else { panic!("{failure:?}") };
     assert_eq!(region, lab.region());
 }
+
+#[tokio::test]
+async fn a_port_on_which_nothing_listens_is_named_and_the_session_ends() {
+    let free =
+        TcpListener::bind("127.0.0.1:0").await.expect("a loopback port").local_addr().expect("an address").port();
+    let lab = Lab::builder().sshd(free).pace(Pace::Ideal).start().await.expect("a lab");
+    let request = StartRequest::new(TargetId::new(lab.node()).expect("a node id"), 22);
+    let mut options = StreamOptions::default();
+    options.port_timeout = Duration::from_millis(500);
+    let mut stream = SsmStream::open(Arc::new(service(&lab)), request, options).await.unwrap();
+    stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+    let error = stream.read_u8().await.unwrap_err();
+    let found = StreamError::from_io(&error);
+    assert!(matches!(found, Some(StreamError::NothingListens { port: 22, .. })), "{error:?}");
+    let _ = stream.handle().closed().await;
+    assert_eq!(lab.open_sessions(), 0);
+}

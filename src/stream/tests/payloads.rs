@@ -52,6 +52,8 @@ async fn a_service_that_calls_a_message_too_big_is_believed_at_once() {
 async fn a_large_payload_that_is_never_acknowledged_is_to_blame() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
+    stream.write_all(b"k").await.unwrap();
+    node.read(1).await;
     let before = Instant::now();
     stream.write_all(&pattern(5000)).await.unwrap();
     let swallowing = async { while node.next_unacknowledged().await.is_some() {} };

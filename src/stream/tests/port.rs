@@ -1,0 +1,55 @@
+//! A port of the node on which nothing listens.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::world::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_takes_nothing_is_given_up_by_name_and_the_session_terminated() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    let before = Instant::now();
+    stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+    let swallowing = async { while node.next_unacknowledged().await.is_some() {} };
+    let (read, ()) = tokio::join!(patiently(stream.read_u8()), swallowing);
+    let error = read.unwrap_err();
+    assert_eq!(before.elapsed().as_secs(), 8);
+    assert!(error.to_string().contains("port 22 of i-0123456789abcdef0"), "{error}");
+    let _ = patiently(stream.handle().closed()).await;
+    assert_eq!(world.service.calls().last().map(String::as_str), Some("terminate"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_to_which_nothing_was_written_may_be_silent() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    node.idle(Duration::from_mins(5)).await;
+    stream.write_all(b"k").await.unwrap();
+    assert_eq!(node.read(1).await, b"k");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_took_something_once_may_take_its_time() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    stream.write_all(b"k").await.unwrap();
+    assert_eq!(node.read(1).await, b"k");
+    stream.write_all(b"l").await.unwrap();
+    node.idle(Duration::from_mins(5)).await;
+    assert_eq!(node.read(1).await, b"l");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_speaks_is_there() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    stream.write_all(b"k").await.unwrap();
+    node.print(b"hello").await;
+    node.idle(Duration::from_mins(5)).await;
+    let mut greeting = [0; 5];
+    patiently(stream.read_exact(&mut greeting)).await.unwrap();
+    assert_eq!(node.read(1).await, b"k");
+}
