@@ -1,0 +1,83 @@
+//! The nodes that take part in a copy: reached, asked for SFTP, and left again.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::settings::SsmcpSettings;
+use crate::cli::connect::{Dialer, Redialer};
+use crate::cli::logging;
+use crate::cli::report::CliError;
+use crate::cli::target::{Operand, Target};
+use crate::client::{ClientError, Connection};
+use crate::copy::{BytePath, Location, RemoteEndpoint, Streams};
+use crate::ssh::sftp::Sftp;
+use crate::stream::TargetId;
+
+/// Longest wait for the SFTP server of a node that has let us in.
+const SFTP_START: Duration = Duration::from_secs(30);
+
+/// A node that takes part, reached once however often it is named.
+pub(super) struct Node {
+    target: Target,
+    connection: Connection,
+    endpoint: RemoteEndpoint,
+}
+
+pub(super) async fn connect_all(settings: &SsmcpSettings, dialer: &Dialer<'_>) -> Result<Vec<Node>, CliError> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for operand in settings.sources.iter().chain([&settings.target]) {
+        let Operand::Remote { target, .. } = operand else { continue };
+        if nodes.iter().all(|node| node.target != *target) {
+            nodes.push(connect(target, dialer, settings.streams).await?);
+        }
+    }
+    Ok(nodes)
+}
+
+async fn connect(target: &Target, dialer: &Dialer<'_>, streams: Streams) -> Result<Node, CliError> {
+    let connection = dialer.connect(target, false).await?;
+    let started = Instant::now();
+    let sftp = start_sftp(&connection, &target.node).await?;
+    logging::stage("SFTP", started.elapsed());
+    let mut endpoint = RemoteEndpoint::new(sftp, target.node.as_str());
+    if let Some(redialer) = dialer.again(target, &connection).map(Arc::new) {
+        endpoint = endpoint.more_streams(streams, move || another_stream(Arc::clone(&redialer)));
+    }
+    Ok(Node { target: target.clone(), connection, endpoint })
+}
+
+async fn start_sftp(connection: &Connection, node: &TargetId) -> Result<Sftp, CliError> {
+    let starting = async {
+        let stream = connection.subsystem("sftp").await.map_err(ClientError::from)?;
+        Sftp::new(stream).await.map_err(|source| CliError::Sftp { node: node.clone(), source })
+    };
+    timeout(SFTP_START, starting).await.unwrap_or_else(|_| Err(CliError::SftpTimeout(node.clone())))
+}
+
+/// The connection lives as long as its SFTP session.
+async fn another_stream(redialer: Arc<Redialer>) -> Result<Sftp, Box<dyn Error + Send + Sync>> {
+    let connection = redialer.connect().await?;
+    Ok(start_sftp(&connection, redialer.node()).await?)
+}
+
+pub(super) fn location(operand: &Operand, nodes: &[Node]) -> Location {
+    match operand {
+        Operand::Local(path) => Location::local(path.clone()),
+        Operand::Remote { target, path } => {
+            let node = nodes.iter().find(|node| node.target == *target);
+            let node = node.expect("every target was connected before");
+            Location::remote(&node.endpoint, BytePath::new(path.clone()))
+        }
+    }
+}
+
+/// What was copied is copied, however the sessions end.
+pub(super) async fn close_all(nodes: Vec<Node>) {
+    for Node { connection, endpoint, .. } in nodes {
+        drop(endpoint);
+        let _ = connection.close().await;
+    }
+}
