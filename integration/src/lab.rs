@@ -284,6 +284,17 @@ impl Lab {
         self.gateway.cut_clients(cut);
     }
 
+    /// Cuts the client's socket of one session now: 1 is the first session that was started. Says whether it has one.
+    pub fn cut_client(&self, session: usize, cut: Cut) -> bool {
+        self.gateway.cut_client(session, cut)
+    }
+
+    /// Ends one session, 1 being the first that was started, with this text in `channel_closed`. Says whether it was not
+    /// over before.
+    pub fn end_session(&self, session: usize, output: &str) -> bool {
+        self.gateway.end_session(session, output)
+    }
+
     /// Cuts the node's socket of every session now.
     pub fn cut_nodes(&self, cut: Cut) {
         self.gateway.cut_nodes(cut);

@@ -75,6 +75,12 @@ impl LabBuilder {
         self
     }
 
+    /// Lets the cuts that come by themselves hit one session only; see [`Faults::cut_session`].
+    pub fn cut_session(mut self, number: NonZeroUsize) -> Self {
+        self.faults.cut_session = Some(number);
+        self
+    }
+
     /// How long [`Cut::Silence`] lasts; see [`Faults::silence`].
     pub fn silence(mut self, duration: Duration) -> Self {
         self.faults.silence = Some(duration);

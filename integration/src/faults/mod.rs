@@ -64,6 +64,8 @@ pub struct Faults {
     /// How the client's socket is cut by the fields below, in turn within each session. Default [`Cut::Bye`] alone; empty is
     /// the same.
     pub cuts: Vec<Cut>,
+    /// The one session that the fields below cut, by its number: 1 is the first that was started. Default all of them.
+    pub cut_session: Option<NonZeroUsize>,
     /// How long [`Cut::Silence`] lasts. Default none: for ever.
     pub silence: Option<Duration>,
     /// Cuts the client's socket once in each session, after this many messages relayed in both directions together.
@@ -116,6 +118,7 @@ impl Default for Faults {
             reorder_by: Duration::from_millis(5),
             seed: 1,
             cuts: vec![Cut::Bye],
+            cut_session: None,
             silence: None,
             cut_after_messages: None,
             cut_every_messages: None,
@@ -144,6 +147,11 @@ impl Faults {
             Cut::Reset => Interruption::Reset,
             Cut::Silence => Interruption::Silence(self.silence),
         }
+    }
+
+    /// Whether the session with this number is among those that are cut by themselves.
+    pub(crate) fn cuts_session(&self, number: usize) -> bool {
+        self.cut_session.is_none_or(|only| only.get() == number)
     }
 
     /// The cut that a session comes to after `past` others.

@@ -48,6 +48,8 @@ pub(crate) struct Gateway {
 struct State {
     nodes: HashMap<String, Arc<Node>>,
     sessions: HashMap<String, Arc<Session>>,
+    /// How many sessions were asked for.
+    numbered: usize,
 }
 
 /// What a client needs to open its side of a session.
@@ -81,12 +83,10 @@ impl Gateway {
     /// A new session to `port` of a connected node, which is told at once.
     pub(crate) fn start_session(&self, node: &str, document: &str, port: u16) -> Result<Opening, NotConnected> {
         let id = format!("lab-{}", &Uuid::new_v4().simple().to_string()[..17]);
-        let session = Session::new(id.clone(), node.to_owned(), &self.tasks, self.faults.clone(), self.events.clone());
         let task = task::frame(INTERACTIVE_SHELL, &AgentTask::port_session(document, &id, port, "lab"));
-        let token = session.issue_token(Side::Client, self.client_token_lifetime);
         let connected = self.state().nodes.get(node).cloned().ok_or(NotConnected)?;
-        let session = Arc::new(session);
-        self.state().sessions.insert(id.clone(), Arc::clone(&session));
+        let session = self.add_session(id.clone(), node);
+        let token = session.issue_token(Side::Client, self.client_token_lifetime);
         if !connected.slot.offer(task) {
             self.state().sessions.remove(&id);
             return Err(NotConnected);
@@ -94,6 +94,16 @@ impl Gateway {
         self.events.record(Event::SessionStarted { session: id.clone() });
         self.tasks.spawn(session.watch_limits());
         Ok(Opening { session: id, token })
+    }
+
+    fn add_session(&self, id: String, node: &str) -> Arc<Session> {
+        let mut state = self.state();
+        state.numbered += 1;
+        let name = (id.clone(), state.numbered);
+        let session = Session::new(name, node.to_owned(), &self.tasks, self.faults.clone(), self.events.clone());
+        let session = Arc::new(session);
+        state.sessions.insert(id, Arc::clone(&session));
+        session
     }
 
     /// A new token for the client of a session that is not over.
@@ -128,6 +138,20 @@ impl Gateway {
         for session in self.state().sessions.values() {
             session.cut(Side::Client, cut);
         }
+    }
+
+    /// Cuts the client's socket of the session with this number; says whether there is one.
+    pub(crate) fn cut_client(&self, number: usize, cut: Cut) -> bool {
+        self.numbered(number).is_some_and(|session| session.cut(Side::Client, cut))
+    }
+
+    /// Ends the session with this number; says whether there is one that was not over.
+    pub(crate) fn end_session(&self, number: usize, output: &str) -> bool {
+        self.numbered(number).is_some_and(|session| session.end(output))
+    }
+
+    fn numbered(&self, number: usize) -> Option<Arc<Session>> {
+        self.state().sessions.values().find(|session| session.number == number).cloned()
     }
 
     /// Ends every session with this text, as the service does.

@@ -36,6 +36,8 @@ pub(crate) enum Side {
 pub(crate) struct Session {
     pub(crate) id: String,
     pub(crate) node: String,
+    /// 1 is the first that was started.
+    pub(crate) number: usize,
     pub(crate) client: Arc<Slot>,
     pub(crate) agent: Arc<Slot>,
     to_client: Pipe,
@@ -69,7 +71,7 @@ struct Token {
 
 impl Session {
     pub(crate) fn new(
-        id: String,
+        (id, number): (String, usize),
         node: String,
         tasks: &Tasks,
         faults: watch::Receiver<Faults>,
@@ -81,6 +83,7 @@ impl Session {
             to_agent: Pipe::new(tasks, 1, faults.clone(), Arc::clone(&agent)),
             id,
             node,
+            number,
             client,
             agent,
             state: Mutex::new(State::new()),
@@ -224,14 +227,21 @@ impl Session {
     /// Cuts the client's socket, if there is one, in the way whose turn it is.
     pub(crate) fn cut_next(&self) -> bool {
         let past = self.cuts.load(Ordering::Relaxed);
-        let cut = self.client.interrupt(self.faults.borrow().cut_number(past));
+        let interruption = {
+            let faults = self.faults.borrow();
+            if !faults.cuts_session(self.number) {
+                return false;
+            }
+            faults.cut_number(past)
+        };
+        let cut = self.client.interrupt(interruption);
         self.cuts.fetch_add(usize::from(cut), Ordering::Relaxed);
         cut
     }
 
-    /// Cuts the socket of `side` now.
-    pub(crate) fn cut(&self, side: Side, cut: Cut) {
-        self.slot(side).interrupt(self.faults.borrow().interruption(cut));
+    /// Cuts the socket of `side` now; says whether there is one.
+    pub(crate) fn cut(&self, side: Side, cut: Cut) -> bool {
+        self.slot(side).interrupt(self.faults.borrow().interruption(cut))
     }
 
     /// Ends the session when its time has come. To be run beside it.
@@ -261,14 +271,16 @@ impl Session {
         idle.into_iter().chain(longest).min()
     }
 
-    /// Ends the session once: both sides get `channel_closed` behind what is on its way, the client with `output`.
-    pub(crate) fn end(&self, output: &str) {
+    /// Ends the session once: both sides get `channel_closed` behind what is on its way, the client with `output`. Says
+    /// whether it was not over.
+    pub(crate) fn end(&self, output: &str) -> bool {
         if std::mem::replace(&mut self.state().ended, true) {
-            return;
+            return false;
         }
         self.events.record(Event::SessionEnded { session: self.id.clone(), output: output.to_owned() });
         self.to_agent.finish(self.channel_closed(&self.node, ""));
         self.to_client.finish(self.channel_closed(&self.id, output));
+        true
     }
 
     /// The service's last word, to either side.

@@ -1,6 +1,9 @@
 //! Every way in which the lab cuts a client.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use ssm_lab::{Cut, Event, Lab};
@@ -100,4 +103,30 @@ async fn sockets_are_cut_by_time_again_and_again() {
         lab.events().iter().filter(|event| matches!(event, Event::ClientDisconnected { .. })).count() >= 4
     })
     .await;
+}
+
+#[tokio::test]
+async fn one_session_can_be_cut_and_the_others_not() {
+    let lab = Lab::builder()
+        .cut_every_messages(Cut::Bye, NonZeroU64::new(20).unwrap())
+        .cut_session(NonZeroUsize::new(2).unwrap())
+        .start()
+        .await
+        .unwrap();
+    let port = echo_server().await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(Client::connect(&lab, &start(&lab, port).await).await);
+    }
+    for client in &mut clients {
+        for _ in 0..20 {
+            client.try_write(b"x").await;
+        }
+    }
+    assert_eq!(clients[1].wait_disconnected().await, Some((1000, "Bye".to_owned())));
+    assert_eq!(clients[0].read(20).await, [b'x'; 20]);
+    assert!(lab.cut_client(3, Cut::Bye) && !lab.cut_client(4, Cut::Bye));
+    assert_eq!(clients[2].wait_disconnected().await, Some((1000, "Bye".to_owned())));
+    assert!(lab.end_session(1, "enough") && !lab.end_session(1, "enough"));
+    assert_eq!(lab.open_sessions(), 2);
 }

@@ -49,6 +49,10 @@ pub(super) struct FaultArgs {
     #[arg(long, value_enum, default_value_t = CutArg::Bye)]
     cut: CutArg,
 
+    /// The only session that is cut, by its number, 1 being the first [default: every session]
+    #[arg(long, value_name = "N")]
+    cut_session: Option<NonZeroUsize>,
+
     /// How long a silence lasts [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     silence: Option<Duration>,
@@ -166,6 +170,7 @@ impl FaultArgs {
 
     fn set_cuts(&self, faults: &mut Faults) {
         faults.cuts = self.cut.cuts();
+        faults.cut_session = self.cut_session;
         faults.silence = self.silence;
         faults.cut_every = self.cut_every;
         faults.cut_after_messages = self.cut_after;
