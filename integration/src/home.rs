@@ -41,6 +41,16 @@ impl Home {
         Ok(home)
     }
 
+    /// Makes the login directory of one more node.
+    pub(crate) fn add_login(&self, node: &str) -> io::Result<PathBuf> {
+        let login = self.login_of(node);
+        fs::create_dir(&login).map(|()| login)
+    }
+
+    pub(crate) fn login_of(&self, node: &str) -> PathBuf {
+        self.login.with_file_name(format!("home-{node}"))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }

@@ -1,6 +1,12 @@
 //! A running lab.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{net::TcpSocket, sync::watch};
 
@@ -54,7 +60,7 @@ pub struct Activation {
     pub id: String,
 }
 
-/// A local Session Manager with one node. Dropping it ends everything and removes its temporary files, at once as far as the
+/// A local Session Manager with one node, or with more. Dropping it ends everything and removes its temporary files, at once as far as the
 /// runtime lets it; [`shutdown`](Self::shutdown) waits until that is done.
 #[derive(Debug)]
 pub struct Lab {
@@ -197,6 +203,11 @@ impl Lab {
         &self.home.login
     }
 
+    /// The login directory on a node that [`LabBuilder::another_node`] has added.
+    pub fn home_of(&self, node: &str) -> PathBuf {
+        self.home.login_of(node)
+    }
+
     /// The environment that points an AWS client, and the product's commands, at this lab and at nothing of the user's.
     /// What [`env_remove`](Self::env_remove) names must be removed before.
     pub fn env(&self) -> Vec<(String, String)> {
@@ -255,7 +266,11 @@ impl Lab {
     /// Waits until the node is connected, as it is from the start unless a real agent is to be the node. Says whether it is
     /// within `limit`. Cancelling it changes nothing.
     pub async fn wait_for_node(&self, limit: Duration) -> bool {
-        gateway::wait_until_connected(&self.gateway, &self.node, limit).await
+        self.wait_for(&self.node, limit).await
+    }
+
+    pub(crate) async fn wait_for(&self, node: &str, limit: Duration) -> bool {
+        gateway::wait_until_connected(&self.gateway, node, limit).await
     }
 
     /// SSM sessions that are started and not over.

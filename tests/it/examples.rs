@@ -1,6 +1,6 @@
 //! The examples do what they say, against the lab.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use ssm_lab::Lab;
@@ -30,6 +30,115 @@ async fn copy_file_copies_a_tree_and_says_how_much() {
     assert_eq!(text(&output), ("1 files, 7 bytes\n".into(), String::new(), Some(0)));
     assert_eq!(std::fs::read(lab.home().join("tree/inner/file")).expect("the copy"), b"content");
     all_sessions_over(&lab).await;
+}
+
+#[tokio::test]
+async fn deploy_switches_every_node_to_the_new_release() {
+    let fleet = Fleet::start().await;
+    fleet.install("app-1");
+    let output = fleet.deploy("app-2", "cat app/current > running").await;
+    let expected = fleet.said("runs releases/app-2");
+    assert_eq!((sorted_lines(&output), output.status.code()), (expected, Some(0)), "{output:?}");
+    assert_eq!(fleet.each(|home| read(home, "running")), ["app-2", "app-2"]);
+    assert_eq!(fleet.each(|home| read(home, "app/releases/app-1")), ["app-1", "app-1"]);
+    all_sessions_over(&fleet.lab).await;
+}
+
+#[tokio::test]
+async fn deploy_brings_every_node_back_when_a_restart_fails_on_one() {
+    let fleet = Fleet::start().await;
+    fleet.install("app-1");
+    std::fs::write(fleet.lab.home_of(OTHER).join("broken"), "app-2").expect("a file");
+    let restart = "cat app/current > running; if cmp -s running broken; then echo no >&2; exit 4; fi";
+    let output = fleet.deploy("app-2", restart).await;
+    let other = |line: &str| format!("{OTHER}: {line}");
+    let mut expected = fleet.said("back to releases/app-1");
+    expected.extend([other("the restart failed with exit code 4: no"), fleet.first("runs releases/app-2")]);
+    expected.sort();
+    assert_eq!((sorted_lines(&output), output.status.code()), (expected, Some(1)), "{output:?}");
+    assert_eq!(fleet.each(|home| read(home, "running")), ["app-1", "app-1"]);
+    all_sessions_over(&fleet.lab).await;
+}
+
+#[tokio::test]
+async fn deploy_leaves_no_link_behind_when_the_first_release_fails() {
+    let fleet = Fleet::start().await;
+    let output = fleet.deploy("app-1", "exit 1").await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(fleet.each(|home| home.join("app/current").symlink_metadata().is_err()).into_iter().all(|gone| gone));
+}
+
+#[tokio::test]
+async fn deploy_touches_no_node_when_one_cannot_be_reached() {
+    let fleet = Fleet::start().await;
+    fleet.install("app-1");
+    let artefact = fleet.artefact("app-2");
+    let lab = &fleet.lab;
+    let missing = "i-0000000000000dead";
+    let output = run(lab, "deploy", &[&key(lab), lab.user(), &artefact, "app", "true", lab.node(), missing]).await;
+    let said = text(&output);
+    assert!(said.0.starts_with(missing) && said.0.ends_with("no node was touched\n"), "{output:?}");
+    assert_eq!(said.2, Some(1));
+    assert_eq!(fleet.each(|home| read(home, "app/current")), ["app-1", "app-1"]);
+    all_sessions_over(lab).await;
+}
+
+const OTHER: &str = "i-0fedcba9876543210";
+
+/// Two nodes to deploy to.
+struct Fleet {
+    lab: Lab,
+    builds: TempDir,
+}
+
+impl Fleet {
+    async fn start() -> Self {
+        let lab = Lab::builder().another_node(OTHER).start().await.expect("a lab");
+        Self { lab, builds: TempDir::new().expect("a folder") }
+    }
+
+    fn each<T>(&self, look: impl Fn(&Path) -> T) -> [T; 2] {
+        [look(self.lab.home()), look(&self.lab.home_of(OTHER))]
+    }
+
+    /// Lets both run this release.
+    fn install(&self, release: &str) {
+        self.each(|home| {
+            std::fs::create_dir_all(home.join("app/releases")).expect("a folder");
+            std::fs::write(home.join("app/releases").join(release), release).expect("a release");
+            std::os::unix::fs::symlink(format!("releases/{release}"), home.join("app/current")).expect("a link");
+        });
+    }
+
+    /// A file that holds its name.
+    fn artefact(&self, release: &str) -> String {
+        let path = self.builds.path().join(release);
+        std::fs::write(&path, release).expect("a build");
+        path.display().to_string()
+    }
+
+    async fn deploy(&self, release: &str, restart: &str) -> Output {
+        let (lab, artefact) = (&self.lab, self.artefact(release));
+        run(lab, "deploy", &[&key(lab), lab.user(), &artefact, "app", restart, lab.node(), OTHER]).await
+    }
+
+    fn first(&self, line: &str) -> String {
+        format!("{}: {line}", self.lab.node())
+    }
+
+    fn said(&self, line: &str) -> Vec<String> {
+        vec![self.first(line), format!("{OTHER}: {line}")]
+    }
+}
+
+fn read(home: &Path, name: &str) -> String {
+    std::fs::read_to_string(home.join(name)).expect("a file")
+}
+
+fn sorted_lines(output: &Output) -> Vec<String> {
+    let mut lines: Vec<_> = text(output).0.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
 
 #[tokio::test]

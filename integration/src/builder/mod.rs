@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{net::TcpListener, time::sleep};
 
 use crate::{
@@ -65,6 +66,7 @@ pub struct LabBuilder {
     server: Server,
     agent_listener: Option<AgentListener>,
     pub(crate) node: String,
+    more_nodes: Vec<String>,
     agent_version: String,
     pace: Pace,
     worker_start: Duration,
@@ -88,6 +90,7 @@ impl Default for LabBuilder {
             server: Server::default(),
             agent_listener: None,
             node: DEFAULT_NODE.to_owned(),
+            more_nodes: Vec::new(),
             agent_version: DEFAULT_AGENT_VERSION.to_owned(),
             pace: Pace::default(),
             worker_start: WORKER_START,
@@ -145,6 +148,13 @@ impl LabBuilder {
     /// The node's id, `i-…` or `mi-…`. Default `i-0123456789abcdef0`.
     pub fn node(mut self, id: impl Into<String>) -> Self {
         self.node = id.into();
+        self
+    }
+
+    /// One more node of this id, besides [`node`](Self::node): with an embedded SSH server and a login directory of its own
+    /// ([`Lab::home_of`]), the same user and key, and the same faults. May be repeated.
+    pub fn another_node(mut self, id: impl Into<String>) -> Self {
+        self.more_nodes.push(id.into());
         self
     }
 
@@ -264,8 +274,13 @@ impl LabBuilder {
         let sshd = self.start_sshd(&mut lab).await?;
         lab.sshd = Some(sshd);
         lab.tasks.spawn(server::serve(listener, None, self.service(&lab, address), lab.tasks.clone()));
-        lab.node_tasks.spawn(self.node_model(&lab, address, sshd).run());
-        if lab.wait_for_node(NODE_START).await { Ok(lab) } else { Err(LabError::Node) }
+        lab.node_tasks.spawn(self.node_model(&lab, &self.node, address, sshd).run());
+        for id in &self.more_nodes {
+            let sshd = self.start_embedded(&lab, lab.home.add_login(id).map_err(LabError::Home)?).await?;
+            lab.node_tasks.spawn(self.node_model(&lab, id, address, sshd).run());
+        }
+        let all = self.more_nodes.iter().chain([&self.node]).map(|id| lab.wait_for(id, NODE_START));
+        if join_all(all).await.into_iter().all(|connected| connected) { Ok(lab) } else { Err(LabError::Node) }
     }
 
     fn start_access(&self, lab: &Lab) {
@@ -292,22 +307,26 @@ impl LabBuilder {
     }
 
     async fn start_sshd(&self, lab: &mut Lab) -> Result<SocketAddr, LabError> {
-        let key = lab.home.client_key.public_key().clone();
         match &self.server {
             Server::Absent => lab.closed_port().map_err(LabError::Listen),
             Server::Existing(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))),
             Server::OpenSsh(lines) => {
                 lab.user = Some(openssh::current_user().await.map_err(LabError::OpenSsh)?);
-                openssh::start(lab.home.path(), &key, lines, &lab.tasks).await.map_err(LabError::OpenSsh)
+                let key = lab.home.client_key.public_key();
+                openssh::start(lab.home.path(), key, lines, &lab.tasks).await.map_err(LabError::OpenSsh)
             }
             Server::Embedded => {
                 lab.user = Some(LAB_USER.to_owned());
-                let account =
-                    Account { user: LAB_USER.to_owned(), key, home: lab.home.login.clone(), shell: self.shell.clone() };
-                let host_key = home::new_key("ssm-lab host").map_err(LabError::Home)?;
-                sshd::start(account, host_key, &lab.tasks).await.map_err(LabError::Sshd)
+                self.start_embedded(lab, lab.home.login.clone()).await
             }
         }
+    }
+
+    async fn start_embedded(&self, lab: &Lab, home: PathBuf) -> Result<SocketAddr, LabError> {
+        let (user, key) = (lab.user().to_owned(), lab.home.client_key.public_key().clone());
+        let account = Account { user, key, home, shell: self.shell.clone() };
+        let host_key = home::new_key("ssm-lab host").map_err(LabError::Home)?;
+        sshd::start(account, host_key, &lab.tasks).await.map_err(LabError::Sshd)
     }
 
     fn service(&self, lab: &Lab, address: SocketAddr) -> Arc<Service> {
@@ -324,9 +343,9 @@ impl LabBuilder {
         })
     }
 
-    fn node_model(&self, lab: &Lab, address: SocketAddr, sshd: SocketAddr) -> Node {
+    fn node_model(&self, lab: &Lab, id: &str, address: SocketAddr, sshd: SocketAddr) -> Node {
         Node {
-            id: self.node.clone(),
+            id: id.to_owned(),
             caller: Caller { address, region: REGION.to_owned(), key: lab.node_key.clone() },
             version: self.agent_version.clone(),
             pace: self.pace,

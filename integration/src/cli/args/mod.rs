@@ -56,6 +56,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ID")]
     node: Option<String>,
 
+    /// One more node with an embedded SSH server of its own; may be repeated
+    #[arg(long, value_name = "ID", conflicts_with = "agent_listen")]
+    another_node: Vec<String>,
+
     /// The agent version that the node reports and behaves as
     #[arg(long, value_name = "VERSION")]
     agent_version: Option<String>,
@@ -126,6 +130,9 @@ impl Args {
         }
         if let Some(id) = &self.node {
             builder = builder.node(id);
+        }
+        for id in &self.another_node {
+            builder = builder.another_node(id);
         }
         if self.allow_unsigned {
             builder = builder.allow_unsigned_upgrades();
