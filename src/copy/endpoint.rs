@@ -17,7 +17,7 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, CopyError>>;
 pub(super) const MAX_ENTRIES: usize = 1 << 20;
 
 /// What a side tells about a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// What it is; `None` when the side does not tell.
     pub kind: Option<FileKind>,
@@ -74,6 +74,17 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     fn open<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)>;
     /// Creates a file that did not exist, as if with `mode`, but open to its owner alone before the first byte.
     fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Box<dyn TargetFile>>;
+    /// Opens a file that a copy left unfinished, as `create` had left it, to go on with it; `granted` is what
+    /// [`TargetFile::granted`] told. Default: `None`, this side cannot do that.
+    fn reopen<'a>(&'a self, path: &'a BytePath, granted: u32) -> Answer<'a, Option<Box<dyn TargetFile>>> {
+        let _ = (path, granted);
+        std::future::ready(Ok(None)).boxed()
+    }
+    /// The SHA-256 of a file's content, found out on that side. Default: `None`, the content has to be read.
+    fn digest<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Option<[u8; 32]>> {
+        let _ = path;
+        std::future::ready(Ok(None)).boxed()
+    }
     /// Makes a directory with `mode` less the umask; `false` when one is there already.
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool>;
     /// Removes a file.
@@ -111,8 +122,12 @@ pub trait TargetFile: Send + Sync {
     fn flush_behind(&self) -> Option<Answer<'_, ()>> {
         None
     }
+    /// The permissions that the file gets when no others are given, as soon as they are known.
+    fn granted(&self) -> Option<u32> {
+        None
+    }
     /// Once every write was answered: sets attributes, the permissions of any new file if none are given, forces
     /// everything to the disk where the side can do that, closes, and gives the file its name, replacing what has it at
-    /// once where the side can do that.
-    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, ()>;
+    /// once where the side can do that. Returns what the side tells about the file, as far as that costs no wait.
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata>;
 }

@@ -40,12 +40,17 @@ pub enum CopyError {
     Lost {
         /// The side that is gone.
         side: Side,
+        /// Whether the same copy, made again, goes on where this one was.
+        can_resume: bool,
         /// How it ended.
         source: SftpError,
     },
-    /// The copy was stopped; unfinished files were removed.
+    /// The copy was stopped.
     #[error("the copy was stopped")]
-    Stopped,
+    Stopped {
+        /// Whether the same copy, made again, goes on where this one was. If not, what was unfinished is removed.
+        can_resume: bool,
+    },
     /// A source is a directory and `CopyOptions::recursive` is not set.
     #[error("is a directory; `-r` (recursive) copies directories")]
     IsDirectory,
@@ -138,7 +143,7 @@ impl Failure {
     /// The error of the whole copy, when this failure is the end of one side.
     pub(super) fn into_lost(self) -> Result<CopyError, Self> {
         match self.error {
-            CopyError::Remote(source) if source.is_fatal() => Ok(CopyError::Lost { side: self.side, source }),
+            CopyError::Remote(source) if source.is_fatal() => Ok(CopyError::Lost { side: self.side, can_resume: false, source }),
             error => Err(Self { error, ..self }),
         }
     }

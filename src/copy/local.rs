@@ -1,7 +1,7 @@
 //! This machine's file system.
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use sha2::{Digest as _, Sha256};
 
 use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
 use super::{BytePath, CopyError, Side};
@@ -68,6 +69,18 @@ impl Endpoint for LocalEndpoint {
                 as Box<dyn TargetFile>)
         }
         .boxed()
+    }
+
+    fn reopen<'a>(&'a self, path: &'a BytePath, granted: u32) -> Answer<'a, Option<Box<dyn TargetFile>>> {
+        async move {
+            let file = Arc::new(blocking(path, reopen).await?);
+            Ok(Some(Box::new(NewFile { file, granted, path: path.as_path().to_owned() }) as Box<dyn TargetFile>))
+        }
+        .boxed()
+    }
+
+    fn digest<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Option<[u8; 32]>> {
+        blocking(path, |path| digest(path).map(Some))
     }
 
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool> {
@@ -132,13 +145,19 @@ impl TargetFile for NewFile {
         spawn(move || file.write_all_at(&data, offset))
     }
 
-    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, ()> {
+    fn granted(&self) -> Option<u32> {
+        Some(self.granted)
+    }
+
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
         let to = to.as_path().to_owned();
         let change = Change { mode: Some(change.mode.unwrap_or(self.granted)), ..change };
         spawn(move || {
             apply(&self.file, change)?;
             self.file.sync_all()?;
-            fs::rename(&self.path, to)
+            let metadata = metadata_of(&self.file.metadata()?);
+            fs::rename(&self.path, to)?;
+            Ok(metadata)
         })
     }
 }
@@ -173,6 +192,26 @@ fn create(path: PathBuf, mode: u32) -> io::Result<JustCreated> {
     }
     created.file = created.file.take().map(|(file, _)| (file, granted));
     Ok(created)
+}
+
+/// A file of our own, no link to another.
+fn reopen(path: PathBuf) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let file = OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if file.metadata()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(file)
+}
+
+fn digest(path: PathBuf) -> io::Result<[u8; 32]> {
+    let (mut file, mut hash, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; PIECE as usize]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            read => hash.update(&buffer[..read]),
+        }
+    }
 }
 
 fn open(path: PathBuf) -> io::Result<(File, Metadata)> {

@@ -55,6 +55,7 @@ mod tests;
 mod tests_striped;
 
 use std::future::{Future, pending};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use endpoint::{Answer, Change, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
@@ -75,6 +76,16 @@ pub struct CopyOptions {
     /// Give the copies the times and permissions of their sources. Default: off; a new file gets the source's
     /// permissions less the umask, one that was there keeps its own.
     pub preserve: bool,
+    /// A directory on this machine for notes about copies that are under way. With it a copy that was interrupted,
+    /// however that happened, goes on where it was when the same copy is made again. It costs a small write for each
+    /// file and each MiB. Default: none; what is interrupted is removed as far as it can be, and starts over.
+    pub journal: Option<PathBuf>,
+    /// Begin anew: what the journal knows of an earlier run is removed with what that left, and nothing is kept for a
+    /// later one. Default: off.
+    pub start_over: bool,
+    /// Compare each file with its source by SHA-256 before it gets its name. Default: off, which compares those files
+    /// only that an interrupted copy had begun. Both ends read the file once more.
+    pub verify: bool,
 }
 
 impl CopyOptions {
@@ -88,6 +99,24 @@ impl CopyOptions {
     #[must_use]
     pub fn preserve(self, preserve: bool) -> Self {
         Self { preserve, ..self }
+    }
+
+    /// Sets [`CopyOptions::journal`].
+    #[must_use]
+    pub fn journal(self, directory: impl Into<PathBuf>) -> Self {
+        Self { journal: Some(directory.into()), ..self }
+    }
+
+    /// Sets [`CopyOptions::start_over`].
+    #[must_use]
+    pub fn start_over(self, start_over: bool) -> Self {
+        Self { start_over, ..self }
+    }
+
+    /// Sets [`CopyOptions::verify`].
+    #[must_use]
+    pub fn verify(self, verify: bool) -> Self {
+        Self { verify, ..self }
     }
 }
 
@@ -176,5 +205,5 @@ where
         outcome = run.copy() => return outcome,
     }
     run.clean_up().await;
-    Err(CopyError::Stopped)
+    Err(CopyError::Stopped { can_resume: false })
 }

@@ -199,6 +199,14 @@ impl Endpoint for RemoteEndpoint {
         async move { Ok(Box::new(RemoteTarget::create(&self.lanes, path, mode).await?) as Box<dyn TargetFile>) }.boxed()
     }
 
+    fn reopen<'a>(&'a self, path: &'a BytePath, granted: u32) -> Answer<'a, Option<Box<dyn TargetFile>>> {
+        async move {
+            let file = RemoteTarget::reopen(&self.lanes, path, granted).await?;
+            Ok(Some(Box::new(file) as Box<dyn TargetFile>))
+        }
+        .boxed()
+    }
+
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool> {
         async move {
             let lane = self.lanes.pick();

@@ -192,6 +192,7 @@ pub(super) struct RemoteTarget {
 struct Narrowed {
     before: Queued<Attributes>,
     done: Queued<()>,
+    granted: Option<Result<u32, SftpError>>,
 }
 
 impl RemoteTarget {
@@ -208,19 +209,35 @@ impl RemoteTarget {
             } else {
                 let before = sftp.queue_fstat(&handle).await?;
                 let done = sftp.queue_fsetstat(&handle, &Attributes::with_permissions(0o600)).await?;
-                Some(Narrowed { before, done })
+                Some(Narrowed { before, done, granted: None })
             };
             Ok((handle, narrowed, sftp.limits().await))
         };
         let (handle, narrowed, limits) = lane.heed(creating.await)?;
-        Ok(Self {
-            handles: Handles::new(lanes, lane, handle, path, None),
+        let handles = Handles::new(lanes, lane, handle, path, None);
+        Ok(Self::over(handles, limits, mode, narrowed))
+    }
+
+    /// Opens a file that `create` made before, and that was given no name yet.
+    pub(super) async fn reopen(lanes: &Arc<Lanes>, path: &BytePath, granted: u32) -> Result<Self, SftpError> {
+        let lane = lanes.pick();
+        let opening = async {
+            let handle = lane.sftp().open(path.as_bytes(), OpenFlags::WRITE, &Attributes::default()).await?;
+            Ok((handle, lane.sftp().limits().await))
+        };
+        let (handle, limits) = lane.heed(opening.await)?;
+        Ok(Self::over(Handles::new(lanes, lane, handle, path, None), limits, granted, None))
+    }
+
+    fn over(handles: Handles, limits: Limits, mode: u32, narrowed: Option<Narrowed>) -> Self {
+        Self {
+            handles,
             limits,
             mode,
             narrowed: Mutex::new(narrowed),
             is_spread: AtomicBool::new(false),
             is_synced: AtomicBool::new(false),
-        })
+        }
     }
 
     async fn write_piece(&self, offset: u64, data: Bytes) -> Result<(), CopyError> {
@@ -258,7 +275,7 @@ impl RemoteTarget {
         self.handles.first.heed(self.sync(self.handles.first.sftp(), opened(&cell)?).await)
     }
 
-    async fn publish(self, change: Change, to: &BytePath) -> Result<(), SftpError> {
+    async fn publish(self, change: Change, to: &BytePath) -> Result<Metadata, SftpError> {
         let (id, cell) = self.handles.any();
         let lane = self.handles.lanes.lane(id);
         lane.heed(self.publish_on(lane.sftp(), cell, change, to).await)
@@ -271,13 +288,16 @@ impl RemoteTarget {
         cell: Arc<OnceCell<Handle>>,
         change: Change,
         to: &BytePath,
-    ) -> Result<(), SftpError> {
+    ) -> Result<Metadata, SftpError> {
         self.sync(sftp, opened(&cell)?).await?;
         let granted = match self.narrowed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             None => self.mode,
-            Some(Narrowed { before, done }) => {
+            Some(Narrowed { before, done, granted }) => {
                 done.await?;
-                before.await?.permissions.map_or(0o600, |granted| granted & PERMISSION_BITS)
+                match granted {
+                    Some(granted) => granted?,
+                    None => granted_by(&before.await?),
+                }
             }
         };
         let Handles { path, open, .. } = self.handles;
@@ -286,17 +306,20 @@ impl RemoteTarget {
         let handle = Arc::into_inner(cell).and_then(OnceCell::into_inner).ok_or(SftpError::Ended)?;
         let change = Change { mode: Some(change.mode.unwrap_or(granted)), ..change };
         let changed = sftp.queue_fsetstat(&handle, &attributes_of(change)).await?;
+        let told = sftp.queue_fstat(&handle).await?;
         let closed = sftp.queue_close(handle).await?;
         if !(sftp.offers(Extension::Fsync) && sftp.offers(Extension::PosixRename)) {
             changed.await?;
             // Without fsync the close may be the first to tell of data that could not be stored.
             closed.await?;
-            return rename(sftp, path.as_bytes(), to.as_bytes()).await;
+            rename(sftp, path.as_bytes(), to.as_bytes()).await?;
+            return Ok(metadata_of(&told.await.unwrap_or_default()));
         }
         let renamed = sftp.queue_posix_rename(path.as_bytes(), to.as_bytes()).await?;
         changed.await?;
         closed.await?;
-        renamed.await
+        renamed.await?;
+        Ok(metadata_of(&told.await.unwrap_or_default()))
     }
 }
 
@@ -315,9 +338,22 @@ impl TargetFile for RemoteTarget {
         is_ordered.then(|| async move { Ok(self.flush().await?) }.boxed())
     }
 
-    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, ()> {
+    fn granted(&self) -> Option<u32> {
+        let mut narrowed = lock(&self.narrowed);
+        let Some(Narrowed { before, granted, .. }) = narrowed.as_mut() else { return Some(self.mode) };
+        if granted.is_none() {
+            *granted = before.now_or_never().map(|before| before.map(|before| granted_by(&before)));
+        }
+        granted.as_ref().and_then(|granted| granted.as_ref().ok().copied())
+    }
+
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
         async move { Ok(self.publish(change, to).await?) }.boxed()
     }
+}
+
+fn granted_by(attributes: &Attributes) -> u32 {
+    attributes.permissions.map_or(0o600, |granted| granted & PERMISSION_BITS)
 }
 
 /// Gives a file a name that another may have.

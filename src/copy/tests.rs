@@ -147,7 +147,7 @@ async fn requests_of_an_upload(extensions: &[&str], rename_fails_once: bool) -> 
 #[tokio::test]
 async fn an_upload_is_renamed_into_place_after_everything_else() {
     // stat, lstat and stat of the target; open, stat, narrow, write, set the mode, close, rename.
-    let plain = ["17 up", "7 up", "17 up", "3 .up", "8 h", "10 h", "6 h", "10 h", "4 h", "18 .up"];
+    let plain = ["17 up", "7 up", "17 up", "3 .up", "8 h", "10 h", "6 h", "10 h", "8 h", "4 h", "18 .up"];
     assert_eq!(requests_of_an_upload(&[], false).await, plain);
     let replaced = requests_of_an_upload(&[], true).await;
     assert_eq!(replaced[9..], ["18 .up", "13 up", "18 .up"]);
@@ -312,7 +312,7 @@ async fn a_stopped_copy_removes_what_is_unfinished() {
         assert_eq!(names_in(folder.path()).len(), 1, "the temporary file");
     };
     let stopped = copy_until(vec![remote], local(folder.path()), CopyOptions::default(), |_| {}, stop).await;
-    assert!(matches!(stopped, Err(CopyError::Stopped)));
+    assert!(matches!(stopped, Err(CopyError::Stopped { .. })));
     assert_eq!(names_in(folder.path()), Vec::<String>::new());
 }
 

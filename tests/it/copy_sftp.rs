@@ -295,7 +295,7 @@ async fn a_stopped_upload_removes_its_temporary_file_from_the_node() {
     };
     let source = vec![local(here.path().join("big"))];
     let stopped = copy_until(source, server.at("copy"), CopyOptions::default(), note, is_moving.notified()).await;
-    assert!(matches!(stopped, Err(CopyError::Stopped)));
+    assert!(matches!(stopped, Err(CopyError::Stopped { .. })));
     assert_eq!(tree(server.dir.path()).len(), 0);
     assert!(modes.lock().unwrap().iter().all(|mode| mode & 0o7777 == 0o600), "open to its owner alone");
 }
