@@ -143,7 +143,9 @@ impl Failure {
     /// The error of the whole copy, when this failure is the end of one side.
     pub(super) fn into_lost(self) -> Result<CopyError, Self> {
         match self.error {
-            CopyError::Remote(source) if source.is_fatal() => Ok(CopyError::Lost { side: self.side, can_resume: false, source }),
+            CopyError::Remote(source) if source.is_fatal() => {
+                Ok(CopyError::Lost { side: self.side, can_resume: false, source })
+            }
             error => Err(Self { error, ..self }),
         }
     }

@@ -69,6 +69,7 @@ pub use transfer::{Piece, Transfer, Window};
 
 /// How a copy is made.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[non_exhaustive]
 pub struct CopyOptions {
     /// Copy directories with all that lies in them; links are followed. Default: off, a directory is a failure.
