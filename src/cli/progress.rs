@@ -33,7 +33,7 @@ impl ProgressLine {
     pub(crate) fn show(&self, progress: Progress<'_>) {
         self.show_totals(progress.totals);
         match progress.event {
-            Event::Started { path } => self.bar.set_message(path.to_string()),
+            Event::Started { path, .. } => self.bar.set_message(path.to_string()),
             Event::Failed(failure) => self.bar.suspend(|| report::note(&failure.to_string())),
             _ => {}
         }

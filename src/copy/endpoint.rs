@@ -89,6 +89,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool>;
     /// Removes a file.
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()>;
+    /// Whether it is a pipe: one file without a name, read or written once and from the first byte to the last. Default:
+    /// no.
+    fn is_pipe(&self) -> bool {
+        false
+    }
     /// How many streams it moves its bytes over; none when it is lost. Default: one.
     fn streams(&self) -> usize {
         1

@@ -60,6 +60,15 @@ pub enum CopyError {
     /// A file has the name that a directory would get.
     #[error("a file is where the directory should be")]
     FileInTheWay,
+    /// What comes out of a pipe was to be copied into a directory.
+    #[error("has no name that it could get in a directory: name the file")]
+    Nameless,
+    /// A directory was to be written to a pipe.
+    #[error("takes one file; a directory cannot be written to it")]
+    DirectoryIntoPipe,
+    /// A pipe was used by a copy before.
+    #[error("was read or written before, which is possible only once")]
+    OnlyOnce,
     /// A pipe, a socket or a device.
     #[error("is neither a regular file nor a directory")]
     NotRegular,
@@ -123,7 +132,7 @@ impl CopyError {
 
 /// What could not be copied, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{}{path}: {error}", prefix(side))]
+#[error("{}{}{error}", prefix(side), subject(path, error))]
 #[non_exhaustive]
 pub struct Failure {
     /// The side where it went wrong.
@@ -149,6 +158,11 @@ impl Failure {
             error => Err(Self { error, ..self }),
         }
     }
+}
+
+/// The path, unless the error names it itself.
+fn subject(path: &BytePath, error: &CopyError) -> String {
+    if matches!(error, CopyError::TargetNotDirectory(_)) { String::new() } else { format!("{path}: ") }
 }
 
 /// What stands before a path in a message.

@@ -11,11 +11,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::endpoint::{Change, FileKind, Metadata, SourceFile, TargetFile};
 use super::plan::Place;
 use super::progress::FileMeter;
+use super::rate::Limit;
 use super::temporary::{Unfinished, temporary_name};
 use super::{BytePath, CopyError, Endpoint, Failure, Piece, Transfer, Window};
 
 /// Bytes that one file may have in flight for each stream: a path of 20 MB/s and 200 ms is full.
 pub(super) const FILE_WINDOW: u64 = 4 * 1024 * 1024;
+/// Bytes that may wait for those before them on their way into a pipe: half of what all files may have in flight, so that
+/// those before them can always be read.
+const PIPE_WINDOW: u64 = 16 * 1024 * 1024;
 /// A file that a server without modes calls a file anyway gets what scp assumes.
 const DEFAULT_MODE: u32 = 0o666;
 const MODE_BITS: u32 = 0o777;
@@ -33,6 +37,7 @@ pub(super) struct FileCopy<'a> {
     pub(super) unfinished: &'a Unfinished,
     /// Bytes that all files together may have in flight.
     pub(super) budget: &'a Arc<Semaphore>,
+    pub(super) limit: Option<&'a Limit>,
 }
 
 impl FileCopy<'_> {
@@ -73,14 +78,14 @@ impl FileCopy<'_> {
         }
         let source_mode = metadata.mode.map_or(DEFAULT_MODE, |mode| mode & MODE_BITS);
         // A mode that is set at the end need not be asked for at the beginning.
-        let asked = if self.preserve { 0o600 } else { source_mode };
+        let kept = metadata.mode.map(|_| source_mode).filter(|_| self.preserve);
+        let asked = if kept.is_some() { 0o600 } else { source_mode };
         let (in_the_way, created) = join(self.mode_in_the_way(), self.target.create(temporary, asked)).await;
         let kept_mode = in_the_way.map_err(|error| self.at_target(error))?;
         let writer = created.map_err(|error| self.at_target(error))?;
 
         let written = self.pump(&*reader, &*writer, &metadata, meter).await?;
-        let mode = if self.preserve { Some(source_mode) } else { kept_mode };
-        let change = Change { mode, times: metadata.times.filter(|_| self.preserve) };
+        let change = Change { mode: kept.or(kept_mode), times: metadata.times.filter(|_| self.preserve) };
         writer.finish(change, &self.place.target).await.map_err(|error| self.at_target(error))?;
         Ok(written)
     }
@@ -95,18 +100,21 @@ impl FileCopy<'_> {
     ) -> Result<u64, Failure> {
         // Files that the system makes up as they are read (/proc) say that they are empty.
         let size = metadata.size.filter(|size| *size > 0);
-        let window = Window { piece: reader.max_read().min(writer.max_write()), in_flight: FILE_WINDOW };
+        let piece = reader.max_read().min(writer.max_write()).min(self.limit.map_or(u32::MAX, Limit::piece));
+        let window = Window { piece, in_flight: PIPE_WINDOW };
         let mut transfer = Transfer::new(size, window);
         let mut tasks = FuturesUnordered::new();
         let mut is_flushing = false;
         loop {
             let streams = self.source.streams().max(self.target.streams()).max(1);
-            transfer.set_in_flight(FILE_WINDOW.saturating_mul(streams as u64));
+            if !self.target.is_pipe() {
+                transfer.set_in_flight(FILE_WINDOW.saturating_mul(streams as u64));
+            }
             if transfer.is_read() && !std::mem::replace(&mut is_flushing, true) {
                 // Tasks are begun in the order in which they are added, so this comes after the last write.
                 tasks.extend(writer.flush_behind().map(|flush| flush.map(Moved::Flushed).boxed()));
             }
-            tasks.extend(std::iter::from_fn(|| transfer.poll_read()).map(|piece| read(reader, piece, self.budget)));
+            tasks.extend(std::iter::from_fn(|| transfer.poll_read()).map(|piece| self.read(reader, piece)));
             match tasks.next().await {
                 Some(Moved::Read(piece, Ok((data, permit)))) => {
                     let got = u32::try_from(data.len()).unwrap_or(u32::MAX);
@@ -115,7 +123,7 @@ impl FileCopy<'_> {
                 }
                 Some(Moved::Written(piece, Ok(()))) => {
                     transfer.handle_written(piece);
-                    meter.wrote(piece.length);
+                    meter.wrote(piece.length, streams);
                 }
                 Some(Moved::Flushed(Ok(()))) => {}
                 Some(Moved::Read(_, Err(error))) => return Err(self.at_source(error)),
@@ -125,6 +133,22 @@ impl FileCopy<'_> {
         }
         debug_assert!(transfer.is_complete(), "{transfer:?}");
         Ok(transfer.high_water())
+    }
+
+    fn read<'a>(&'a self, reader: &'a dyn SourceFile, piece: Piece) -> BoxFuture<'a, Moved> {
+        async move {
+            if let Some(limit) = self.limit {
+                limit.pass(piece.length).await;
+            }
+            let budget = Arc::clone(self.budget);
+            let mut permit = budget.acquire_many_owned(piece.length).await.expect("nobody closes the budget");
+            let data = reader.read(piece.offset, piece.length).await;
+            // What did not come is no longer on its way.
+            let missing = data.as_ref().map_or(0, |data| (piece.length as usize).saturating_sub(data.len()));
+            drop(permit.split(missing));
+            Moved::Read(piece, data.map(|data| (data, permit)))
+        }
+        .boxed()
     }
 
     fn at_source(&self, error: CopyError) -> Failure {
@@ -141,16 +165,6 @@ enum Moved {
     Read(Piece, Result<(Bytes, OwnedSemaphorePermit), CopyError>),
     Written(Piece, Result<(), CopyError>),
     Flushed(Result<(), CopyError>),
-}
-
-fn read<'a>(reader: &'a dyn SourceFile, piece: Piece, budget: &Arc<Semaphore>) -> BoxFuture<'a, Moved> {
-    let budget = Arc::clone(budget);
-    async move {
-        let permit = budget.acquire_many_owned(piece.length).await.expect("nobody closes the budget");
-        let data = reader.read(piece.offset, piece.length).await;
-        Moved::Read(piece, data.map(|data| (data, permit)))
-    }
-    .boxed()
 }
 
 fn write(writer: &dyn TargetFile, piece: Piece, data: Bytes, permit: OwnedSemaphorePermit) -> BoxFuture<'_, Moved> {

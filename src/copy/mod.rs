@@ -40,8 +40,10 @@ mod growth;
 mod lanes;
 mod local;
 mod path;
+mod pipe;
 mod plan;
 mod progress;
+mod rate;
 mod remote;
 mod remote_file;
 mod run;
@@ -52,17 +54,23 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_pipes;
+#[cfg(test)]
 mod tests_striped;
 
 use std::future::{Future, pending};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use endpoint::{Answer, Change, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
 pub use error::{CopyError, Failure, Side};
 pub use growth::Streams;
 pub use local::LocalEndpoint;
 pub use path::BytePath;
+use pipe::Pipe;
 pub use progress::{Event, Progress, Totals};
 pub use remote::{OpenStream, RemoteEndpoint};
 pub use transfer::{Piece, Transfer, Window};
@@ -87,6 +95,8 @@ pub struct CopyOptions {
     /// Compare each file with its source by SHA-256 before it gets its name. Default: off, which compares those files
     /// only that an interrupted copy had begun. Both ends read the file once more.
     pub verify: bool,
+    /// Most bytes a second, all files and streams together. Default: none.
+    pub rate_limit: Option<NonZeroU64>,
 }
 
 impl CopyOptions {
@@ -119,6 +129,12 @@ impl CopyOptions {
     pub fn verify(self, verify: bool) -> Self {
         Self { verify, ..self }
     }
+
+    /// Sets [`CopyOptions::rate_limit`], in bytes per second.
+    #[must_use]
+    pub fn rate_limit(self, bytes_per_second: NonZeroU64) -> Self {
+        Self { rate_limit: Some(bytes_per_second), ..self }
+    }
 }
 
 /// A path on one side.
@@ -138,6 +154,18 @@ impl Location {
     /// empty path and `~` name too.
     pub fn remote(endpoint: &RemoteEndpoint, path: impl Into<BytePath>) -> Self {
         Self { endpoint: Arc::new(endpoint.clone()), path: path.into() }
+    }
+
+    /// As a source, all that `reader` gives, as one file; `name` is for messages. It is read once: by one copy, which
+    /// needs the name of a file as its target. That it ends is taken for its end, whatever ended it.
+    pub fn reader(name: &str, reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        Self { endpoint: Arc::new(Pipe::<pipe::Reader>::new(name, Box::new(reader))), path: name.into() }
+    }
+
+    /// As the target of one file, `writer` gets its bytes in order and is shut down behind them; `name` is for messages.
+    /// What was written when a copy fails stays written.
+    pub fn writer(name: &str, writer: impl AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self { endpoint: Arc::new(Pipe::<pipe::Writer>::new(name, Box::new(writer))), path: name.into() }
     }
 
     /// A path of any side.

@@ -25,9 +25,16 @@ pub enum Event<'a> {
     Started {
         /// The file, on the side it comes from.
         path: &'a BytePath,
+        /// Its size in bytes, where that is known.
+        size: Option<u64>,
     },
-    /// Bytes were written.
-    Advanced,
+    /// Bytes of a file were written, or are lost and will be written again.
+    Advanced {
+        /// The file, on the side it comes from.
+        path: &'a BytePath,
+        /// How many of its bytes are written now.
+        written: u64,
+    },
     /// A file has its name and all its bytes.
     Finished {
         /// The file, on the side it comes from.
@@ -49,6 +56,8 @@ pub struct Totals {
     pub bytes: u64,
     /// Bytes written.
     pub bytes_done: u64,
+    /// Streams that carry the bytes now.
+    pub streams: usize,
     /// Whether everything is found, so that `files` and `bytes` are the whole copy.
     pub is_all_found: bool,
 }
@@ -93,24 +102,31 @@ impl<'a> Meter<'a> {
 /// One file's share of the totals. Dropped before the file is done, it takes the rest of its share back.
 pub(super) struct FileMeter<'a, 'b> {
     meter: &'a Meter<'b>,
+    path: &'a BytePath,
     expected: u64,
     written: u64,
 }
 
 impl<'a, 'b> FileMeter<'a, 'b> {
-    pub(super) fn new(meter: &'a Meter<'b>, expected: u64) -> Self {
-        Self { meter, expected, written: 0 }
+    pub(super) fn new(meter: &'a Meter<'b>, path: &'a BytePath, expected: u64) -> Self {
+        Self { meter, path, expected, written: 0 }
     }
 
-    pub(super) fn wrote(&mut self, bytes: u32) {
+    /// Bytes were written, by the way of so many streams.
+    pub(super) fn wrote(&mut self, bytes: u32, streams: usize) {
         self.written += u64::from(bytes);
-        self.meter.tell(Event::Advanced, |totals| totals.bytes_done += u64::from(bytes));
+        self.meter.tell(Event::Advanced { path: self.path, written: self.written }, |totals| {
+            totals.bytes_done += u64::from(bytes);
+            totals.streams = streams;
+        });
     }
 
     /// What was written is lost.
     pub(super) fn start_over(&mut self) {
         let lost = std::mem::take(&mut self.written);
-        self.meter.tell(Event::Advanced, |totals| totals.bytes_done -= lost);
+        if lost > 0 {
+            self.meter.tell(Event::Advanced { path: self.path, written: 0 }, |totals| totals.bytes_done -= lost);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::endpoint::{Change, FileKind, Metadata};
 use super::file::{FILE_WINDOW, FileCopy};
 use super::plan::{Found, Outcome, Place, Plan, Step, StepId};
 use super::progress::{Event, FileMeter, Meter};
+use super::rate::Limit;
 use super::temporary::Unfinished;
 use super::{BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Streams, Summary, target};
 
@@ -31,6 +32,7 @@ pub(super) struct Run<'a> {
     meter: Meter<'a>,
     unfinished: Unfinished,
     budget: Arc<Semaphore>,
+    limit: Option<Limit>,
 }
 
 impl<'a> Run<'a> {
@@ -42,6 +44,7 @@ impl<'a> Run<'a> {
     ) -> Self {
         Self {
             sources,
+            limit: options.rate_limit.map(Limit::new),
             options,
             meter: Meter::new(report),
             unfinished: Unfinished::new(Arc::clone(&destination.endpoint)),
@@ -154,7 +157,7 @@ impl<'a> Run<'a> {
     }
 
     fn can_try_again(&self, failure: &Failure) -> bool {
-        failure.error.is_of_stream() && self.endpoints().all(|endpoint| endpoint.streams() > 0)
+        failure.error.is_of_stream() && self.endpoints().all(|endpoint| endpoint.streams() > 0 && !endpoint.is_pipe())
     }
 
     async fn stat(&self, place: &Place, is_link: bool) -> Result<Outcome, Failure> {
@@ -189,9 +192,10 @@ impl<'a> Run<'a> {
             is_fresh,
             unfinished: &self.unfinished,
             budget: &self.budget,
+            limit: self.limit.as_ref(),
         };
-        self.meter.tell(Event::Started { path: &place.source }, |_| {});
-        let meter = tokio::sync::Mutex::new(FileMeter::new(&self.meter, metadata.size.unwrap_or(0)));
+        self.meter.tell(Event::Started { path: &place.source, size: metadata.size }, |_| {});
+        let meter = tokio::sync::Mutex::new(FileMeter::new(&self.meter, &place.source, metadata.size.unwrap_or(0)));
         self.again_if_lost(async || {
             let mut meter = meter.lock().await;
             meter.start_over();

@@ -23,6 +23,9 @@ pub(super) async fn assign(
     let (mut places, mut failures) = (Vec::new(), Vec::new());
     for (origin, Location { endpoint, path }) in sources.iter().enumerate() {
         match endpoint.resolve(path).await {
+            Ok(_) if endpoint.is_pipe() && matches!(target, Target::Directory(_)) => {
+                failures.push(Failure::new(endpoint.side(), path, CopyError::Nameless));
+            }
             Ok(source) => places.push(Place { origin, target: target.of(&source), source }),
             Err(error) => failures.push(Failure::new(endpoint.side(), path, error)),
         }

@@ -263,7 +263,7 @@ async fn a_server_that_dies_leaves_nothing_that_looks_whole() {
             if is_upload { (local(from), server.at("copy")) } else { (server.at("big"), local(&to)) };
         let (moving, mut is_moving) = tokio::sync::mpsc::unbounded_channel();
         let note = move |progress: Progress<'_>| {
-            if matches!(progress.event, Event::Advanced) {
+            if matches!(progress.event, Event::Advanced { .. }) {
                 let _ = moving.send(());
             }
         };
@@ -287,7 +287,7 @@ async fn a_stopped_upload_removes_its_temporary_file_from_the_node() {
     let is_moving = tokio::sync::Notify::new();
     let modes = Mutex::new(Vec::new());
     let note = |progress: Progress<'_>| {
-        if matches!(progress.event, Event::Advanced) {
+        if matches!(progress.event, Event::Advanced { .. }) {
             let found = fs::read_dir(server.dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().mode());
             modes.lock().unwrap().extend(found);
             is_moving.notify_one();

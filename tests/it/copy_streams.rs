@@ -102,7 +102,7 @@ async fn streams_that_die_leave_their_work_to_the_others() {
             if is_upload { (local, remote, &here, &there) } else { (remote, local, &there, &here) };
         fs::write(from.path().join("file"), &content).unwrap();
         let kill = |progress: Progress<'_>| {
-            if matches!(progress.event, Copied::Advanced) {
+            if matches!(progress.event, Copied::Advanced { .. }) {
                 servers.kill_two();
             }
         };
