@@ -20,14 +20,14 @@ use tokio::process::{Child, Command};
 use crate::support::sshd::Sshd;
 
 /// A server whose login directory is `dir`. Dropping it kills it.
-struct Server {
-    dir: TempDir,
+pub(crate) struct Server {
+    pub(crate) dir: TempDir,
     process: Child,
-    endpoint: RemoteEndpoint,
+    pub(crate) endpoint: RemoteEndpoint,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(&[]).await
     }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod cli;
 pub(crate) mod gate;
+pub(crate) mod memory;
+pub(crate) mod places;
 pub(crate) mod pty;
 pub(crate) mod ssh;
 pub(crate) mod sshd;
