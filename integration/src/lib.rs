@@ -33,6 +33,7 @@ mod node;
 mod openssh;
 mod registration;
 mod server;
+mod services;
 mod sigv4;
 mod sshd;
 mod task;

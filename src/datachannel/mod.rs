@@ -73,8 +73,10 @@ pub struct DataChannel {
     pacer: Pacer,
     timers: Timers,
     events: Events,
-    /// `write` took fewer bytes than it was given.
+    /// `write` took fewer bytes than it was given, and there has been no room for more since.
     is_writer_waiting: bool,
+    /// When `write` took fewer bytes than it was given last.
+    window_filled_at: Option<Instant>,
     stats: Stats,
 }
 
@@ -122,6 +124,7 @@ impl DataChannel {
             timers: Timers::default(),
             events: Events::default(),
             is_writer_waiting: false,
+            window_filled_at: None,
             stats: Stats::default(),
             config,
         }
@@ -187,12 +190,15 @@ impl DataChannel {
     /// Takes as many bytes of `data` as the window allows; 0 when it is full or the channel is not established.
     ///
     /// Bytes taken before the agent is ready for them are held back, and so are those taken while there is no WebSocket.
-    pub fn write(&mut self, data: &[u8], _now: Instant) -> usize {
+    pub fn write(&mut self, data: &[u8], now: Instant) -> usize {
         let room = if self.takes_writes() { self.room() } else { 0 };
         // A rest of the window smaller than a message is left alone: slivers cost as much as full messages.
         let taken = if data.len() <= room || room >= self.config.max_payload { data.len().min(room) } else { 0 };
         self.pending.push(&data[..taken]);
-        self.is_writer_waiting |= taken < data.len();
+        if taken < data.len() {
+            self.is_writer_waiting = true;
+            self.window_filled_at = Some(now);
+        }
         taken
     }
 

@@ -124,18 +124,20 @@ impl DataChannel {
             trace!(sequence = acknowledge.sequence, "acknowledgement of nothing");
             return Ok(());
         };
-        self.window.acknowledge(acknowledged, self.limit(now), now);
+        self.window.acknowledge(acknowledged, self.limit(acknowledged.sent_at, now), now);
         self.stats.acks_received += 1;
         self.note_room();
         self.note_finished();
         if matches!(self.state, State::Refused { .. }) { self.fail_refused() } else { Ok(()) }
     }
 
-    fn limit(&self, now: Instant) -> Limit {
+    /// What has limited the writer since a message was sent that is acknowledged now. An acknowledgement that makes room
+    /// does not say that there was any: those that arrive with it must tell the same.
+    fn limit(&self, sent_at: Instant, now: Instant) -> Limit {
         let has_pending = self.pending.messages() > 0;
         if has_pending && !self.pacer.allows(Class::Other, now) {
             Limit::Pace
-        } else if has_pending || self.is_writer_waiting {
+        } else if has_pending || self.is_writer_waiting || self.window_filled_at.is_some_and(|at| at >= sent_at) {
             Limit::Window
         } else {
             Limit::Writer

@@ -73,6 +73,7 @@ async fn start_to_end(setup: Setup) -> Result<(), StreamError> {
         Err(error) => End { outcome: Err(error), is_over: false },
     };
     link.shared.end(end.outcome.clone());
+    tracing::debug!(session = %link.session, stats = ?link.shared.lock().channel.stats(), "the stream has ended");
     if end.is_over { end.outcome } else { link.terminate(end.outcome).await }
 }
 

@@ -55,7 +55,7 @@ pub(crate) use self::service::{is_presigned, report_stage};
 use self::shared::{Goal, Shared};
 use self::socket::Connect;
 pub use self::url::UrlError;
-use crate::datachannel::Config;
+use crate::datachannel::{Config, Stats};
 
 /// Options of a stream.
 #[derive(Debug, Clone)]
@@ -240,6 +240,11 @@ impl StreamHandle {
     /// The agent's version as it reported it; `None` before the handshake.
     pub fn agent_version(&self) -> Option<&str> {
         self.shared.agent_version.get().map(String::as_str)
+    }
+
+    /// What the data channel has carried so far, and how.
+    pub fn stats(&self) -> Stats {
+        self.shared.lock().channel.stats()
     }
 
     /// How the stream is connected, to be watched for changes.

@@ -23,6 +23,7 @@ use crate::{
     openssh,
     registration::Registration,
     server,
+    services::Services,
     sshd::{self, Account},
     tls,
 };
@@ -59,7 +60,8 @@ struct AgentListener {
     key: PathBuf,
 }
 
-/// Settings of a [`Lab`].
+/// Settings of a [`Lab`]. Beside what listens on its port 22, the node has the echo, discard and chargen services on their
+/// ports 7, 9 and 19, for measuring a data channel without SSH in the way; any other port is that of this machine.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct LabBuilder {
@@ -272,12 +274,13 @@ impl LabBuilder {
             return Ok(lab);
         }
         let sshd = self.start_sshd(&mut lab).await?;
+        let services = Services::start(&lab.tasks).await.map_err(LabError::Listen)?;
         lab.sshd = Some(sshd);
         lab.tasks.spawn(server::serve(listener, None, self.service(&lab, address), lab.tasks.clone()));
-        lab.node_tasks.spawn(self.node_model(&lab, &self.node, address, sshd).run());
+        lab.node_tasks.spawn(self.node_model(&lab, &self.node, address, sshd, services).run());
         for id in &self.more_nodes {
             let sshd = self.start_embedded(&lab, lab.home.add_login(id).map_err(LabError::Home)?).await?;
-            lab.node_tasks.spawn(self.node_model(&lab, id, address, sshd).run());
+            lab.node_tasks.spawn(self.node_model(&lab, id, address, sshd, services).run());
         }
         let all = self.more_nodes.iter().chain([&self.node]).map(|id| lab.wait_for(id, NODE_START));
         if join_all(all).await.into_iter().all(|connected| connected) { Ok(lab) } else { Err(LabError::Node) }
@@ -343,13 +346,14 @@ impl LabBuilder {
         })
     }
 
-    fn node_model(&self, lab: &Lab, id: &str, address: SocketAddr, sshd: SocketAddr) -> Node {
+    fn node_model(&self, lab: &Lab, id: &str, address: SocketAddr, sshd: SocketAddr, services: Services) -> Node {
         Node {
             id: id.to_owned(),
             caller: Caller { address, region: REGION.to_owned(), key: lab.node_key.clone() },
             version: self.agent_version.clone(),
             pace: self.pace,
             sshd,
+            services,
             worker_start: self.worker_start,
             connect_time: self.connect_time,
             completion_lag: self.completion_lag,

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::{
     agent::Outcome,
     faults::Faults,
+    services::Services,
     task::{
         self, AGENT_TASK_ACKNOWLEDGE, AGENT_TASK_COMPLETE, AgentTask, AgentTaskAcknowledge, AgentTaskComplete,
         INTERACTIVE_SHELL, TaskContent,
@@ -46,8 +47,10 @@ pub(crate) struct Node {
     pub(crate) caller: Caller,
     pub(crate) version: String,
     pub(crate) pace: Pace,
-    /// Where the node's port 22 is in truth; every other port is what it says, on loopback.
+    /// Where the node's port 22 is in truth, and those of its small services; every other port is what it says, on
+    /// loopback.
     pub(crate) sshd: SocketAddr,
+    pub(crate) services: Services,
     /// What starting a session's process costs before it opens its data channel.
     pub(crate) worker_start: Duration,
     /// What connecting to the port takes on top.
@@ -207,7 +210,7 @@ impl Node {
         let port = properties["portNumber"].as_str().and_then(|port| port.parse::<u16>().ok());
         let address = match port {
             Some(22) => self.sshd,
-            Some(port) => SocketAddr::from(([127, 0, 0, 1], port)),
+            Some(port) => self.services.address(port).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port))),
             None => {
                 let output = "Unable to start session: portNumber is missing".to_owned();
                 return Outcome { success: false, output, crashed: false };

@@ -23,6 +23,19 @@ async fn without_an_sshd_the_worker_dies_right_after_the_handshake() {
 }
 
 #[tokio::test]
+async fn the_node_echoes_on_port_7_discards_on_9_and_generates_on_19() {
+    let lab = Lab::builder().start().await.unwrap();
+    let mut echo = Client::connect(&lab, &start(&lab, 7).await).await;
+    echo.write(b"there and back").await;
+    assert_eq!(echo.read(14).await, b"there and back");
+    let mut discard = Client::connect(&lab, &start(&lab, 9).await).await;
+    discard.write(b"gone").await;
+    assert!(timeout(Duration::from_millis(100), discard.read(1)).await.is_err());
+    let mut chargen = Client::connect(&lab, &start(&lab, 19).await).await;
+    assert_eq!(chargen.read(5000).await.len(), 5000);
+}
+
+#[tokio::test]
 async fn a_node_that_vanishes_leaves_the_client_without_a_word() {
     let lab = Lab::builder().start().await.unwrap();
     let mut client = Client::connect(&lab, &start(&lab, echo_server().await).await).await;
