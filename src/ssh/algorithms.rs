@@ -1,7 +1,7 @@
 //! Which algorithms are offered, and in which order.
 
 use russh::{
-    Preferred, cipher, kex,
+    Preferred, cipher, compression, kex,
     keys::{Algorithm, EcdsaCurve, HashAlg},
 };
 
@@ -42,11 +42,23 @@ const HOST_KEYS: [Algorithm; 6] = [
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
 ];
 
+/// Compression that begins after the login, so that nobody reaches a server's inflater without one. What is preferred
+/// comes first; a server that has no compression still gets a session, and so does one that has nothing else.
+const COMPRESSED: &[compression::Name] = &[compression::ZLIB_LEGACY, compression::NONE];
+const PLAIN: &[compression::Name] = &[compression::NONE, compression::ZLIB_LEGACY];
+
 /// The offer for a host of which keys of the types `known` are on record: the server is to show one of those.
-pub(super) fn preferred(known: &[String]) -> Preferred {
+pub(super) fn preferred(known: &[String], compress: bool) -> Preferred {
     let mut key = HOST_KEYS.to_vec();
     key.sort_by_key(|algorithm| !known.iter().any(|known| known == key_type(algorithm)));
-    Preferred { kex: KEX.into(), key: key.into(), cipher: CIPHERS.into(), ..Preferred::DEFAULT }
+    let compression = if compress { COMPRESSED } else { PLAIN };
+    Preferred {
+        kex: KEX.into(),
+        key: key.into(),
+        cipher: CIPHERS.into(),
+        compression: compression.into(),
+        ..Preferred::DEFAULT
+    }
 }
 
 /// The key type in a known hosts file: one for all RSA signatures.
@@ -63,7 +75,7 @@ mod tests {
 
     fn host_keys(known: &[&str]) -> Vec<String> {
         let known: Vec<String> = known.iter().map(ToString::to_string).collect();
-        preferred(&known).key.iter().map(ToString::to_string).collect()
+        preferred(&known, false).key.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -75,11 +87,18 @@ mod tests {
 
     #[test]
     fn nothing_with_sha1_or_cbc_is_offered() {
-        let offer = preferred(&[]);
+        let offer = preferred(&[], false);
         let names = offer.kex.iter().map(AsRef::as_ref).chain(offer.cipher.iter().map(AsRef::as_ref));
         let names = names.chain(offer.mac.iter().map(AsRef::as_ref)).map(ToOwned::to_owned).chain(host_keys(&[]));
         for name in names {
             assert!(!name.contains("sha1") && !name.contains("cbc") && name != "ssh-rsa", "{name}");
         }
+    }
+
+    #[test]
+    fn compression_is_first_when_it_is_wanted_and_never_begins_before_the_login() {
+        let names = |compress| preferred(&[], compress).compression.iter().map(|it| it.as_ref().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(true), ["zlib@openssh.com", "none"]);
+        assert_eq!(names(false), ["none", "zlib@openssh.com"]);
     }
 }

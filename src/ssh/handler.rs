@@ -2,12 +2,17 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use russh::{
     Channel,
+    Names,
     client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session},
+    compression::Compression,
     keys::PublicKeyOrCertificate,
 };
 use tokio::sync::watch;
@@ -21,6 +26,7 @@ use super::{
 pub(super) struct Events {
     check: Arc<HostKeyCheck>,
     host_key: Arc<OnceLock<HostKey>>,
+    compressed: Arc<AtomicBool>,
     on_banner: Option<Banner>,
     transport: Arc<TransportState>,
     ended: watch::Sender<Option<Lost>>,
@@ -34,12 +40,19 @@ impl Events {
     ) -> (Self, Arc<Shared>) {
         let (ended, ended_out) = watch::channel(None);
         let shared = Shared { transport: Arc::clone(&transport), ended: ended_out, closing: watch::Sender::new(false) };
-        (Self { check, host_key: Arc::default(), on_banner, transport, ended }, Arc::new(shared))
+        let events =
+            Self { check, host_key: Arc::default(), compressed: Arc::default(), on_banner, transport, ended };
+        (events, Arc::new(shared))
     }
 
     /// Filled when the host key has been accepted.
     pub(super) fn host_key(&self) -> Arc<OnceLock<HostKey>> {
         Arc::clone(&self.host_key)
+    }
+
+    /// Set when both sides have agreed to compress.
+    pub(super) fn compressed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.compressed)
     }
 }
 
@@ -76,6 +89,13 @@ impl Handler for Events {
         let accepted = self.check.check(&shown.public_key()).await.map_err(HandlerError::HostKey)?;
         let _ = self.host_key.set(accepted);
         Ok(true)
+    }
+
+    async fn kex_done(&mut self, _: Option<&[u8]>, names: &Names, _: &mut Session) -> Result<(), HandlerError> {
+        let is_none = |compression: &Compression| matches!(compression, Compression::None);
+        let compressed = !is_none(&names.client_compression) && !is_none(&names.server_compression);
+        self.compressed.store(compressed, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), HandlerError> {

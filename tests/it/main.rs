@@ -13,6 +13,7 @@ mod copy_streams;
 mod dependencies;
 mod examples;
 mod ssh_commands;
+mod ssh_compression;
 mod ssh_login;
 mod ssh_peer;
 mod stream;
