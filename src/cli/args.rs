@@ -21,6 +21,10 @@ pub(crate) struct ConnectionArgs {
     #[arg(short = 'o', value_name = "KEY=VALUE")]
     pub(crate) options: Vec<OsString>,
 
+    /// Compress what is sent and received (as `-o Compression=yes`)
+    #[arg(short = 'C')]
+    pub(crate) compress: bool,
+
     /// Profile of the AWS configuration
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,

@@ -124,8 +124,8 @@ impl Redialer {
     }
 
     /// Cancelling it leaves nothing behind.
-    pub(crate) async fn connect(&self) -> Result<Connection, Box<dyn Error + Send + Sync>> {
-        let session = session(&self.settings, &self.target, &self.keys);
+    pub(crate) async fn connect(&self, compression: bool) -> Result<Connection, Box<dyn Error + Send + Sync>> {
+        let session = session(&self.settings, &self.target, &self.keys).compression(compression);
         let connection = self.client.connect(&self.target.node, self.settings.port, session).await?;
         if fingerprint(&connection).as_ref() != Some(&self.host_key) {
             connection.abort();
@@ -147,6 +147,7 @@ fn session(settings: &ConnectionSettings, target: &Target, keys: &[PrivateKey]) 
         settings.port,
     );
     let mut session = SessionBuilder::new(settings.user_at(target)).host_keys(host_keys);
+    session = session.compression(settings.compression == Some(true));
     if let Some(interval) = settings.server_alive_interval {
         session = session.keepalive(interval);
     }

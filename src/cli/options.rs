@@ -12,6 +12,7 @@ use crate::ssh::StrictHostKeyChecking;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SshOptions {
     pub(crate) batch_mode: Option<bool>,
+    pub(crate) compression: Option<bool>,
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) identity_files: Vec<PathBuf>,
     pub(crate) log_level: Option<LogLevel>,
@@ -67,6 +68,7 @@ type Setter = fn(&mut SshOptions, &OsStr) -> Result<(), &'static str>;
 
 const KEYS: &[(&str, Setter)] = &[
     ("BatchMode", |o, v| first(&mut o.batch_mode, yes_or_no(v)?)),
+    ("Compression", |o, v| first(&mut o.compression, yes_or_no(v)?)),
     ("ConnectTimeout", |o, v| first(&mut o.connect_timeout, duration(v)?)),
     ("IdentityFile", |o, v| push(&mut o.identity_files, PathBuf::from(v))),
     ("LogLevel", |o, v| first(&mut o.log_level, log_level(v)?)),
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_answered_with_the_known_ones() {
-        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: BatchMode, ConnectTimeout, IdentityFile, LogLevel, Port, RequestTTY, SendEnv, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
+        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: BatchMode, Compression, ConnectTimeout, IdentityFile, LogLevel, Port, RequestTTY, SendEnv, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
     }
 
     #[test]

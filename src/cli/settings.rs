@@ -56,6 +56,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) strict_host_key_checking: StrictHostKeyChecking,
     /// Nobody is there to answer a question.
     pub(crate) batch_mode: bool,
+    /// Whether connections compress; nothing where nobody said.
+    pub(crate) compression: Option<bool>,
     /// From StartSession to the end of authentication.
     pub(crate) connect_timeout: Option<Duration>,
     /// How long the server may be silent before it is asked for a sign of life.
@@ -146,6 +148,7 @@ impl ConnectionSettings {
             known_hosts: known_hosts(args, options, env)?,
             strict_host_key_checking: options.strict_host_key_checking.unwrap_or(StrictHostKeyChecking::AcceptNew),
             batch_mode: options.batch_mode.unwrap_or(false),
+            compression: if args.compress { Some(true) } else { options.compression },
             connect_timeout: options.connect_timeout.filter(|limit| !limit.is_zero()),
             server_alive_interval: seconds(args.keepalive)
                 .or(options.server_alive_interval)

@@ -82,14 +82,23 @@ impl Growth {
     /// How many streams there should be, when `open` are open and `opening` are on their way.
     pub(super) fn wanted(&mut self, now: Instant, totals: Totals, open: usize, opening: usize) -> usize {
         let auto = if self.streams.is_auto { self.measure(now, totals, open, opening) } else { self.streams.most };
-        if self.refusals >= MAX_REFUSALS || self.not_before.is_some_and(|until| now < until) {
+        if self.is_held(now) {
             return open;
         }
         auto.min(self.streams.most).min(worth(totals))
     }
 
-    /// A stream could not be opened: not now, and perhaps not at all.
+    /// Whether none is to be opened at present, in place of another either.
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.refusals >= MAX_REFUSALS || self.not_before.is_some_and(|until| now < until)
+    }
+
+    /// A stream could not be opened: not now, and perhaps not at all. Those that were on their way with it fail for the
+    /// same reason, which counts once.
     pub(super) fn handle_refused(&mut self, now: Instant) {
+        if self.not_before.is_some_and(|until| now < until) {
+            return;
+        }
         self.not_before = Some(now + BACK_OFF * 2u32.saturating_pow(self.refusals));
         self.refusals += 1;
     }
@@ -244,14 +253,27 @@ mod tests {
     }
 
     #[test]
+    fn refusals_at_the_same_time_are_one() {
+        let mut world = World::new(Streams::exactly(4), 64 * MIB);
+        for _ in 0..MAX_REFUSALS {
+            world.growth.handle_refused(world.now);
+        }
+        assert_eq!((world.pass(4900, |_| 0), world.pass(200, |_| 0)), (1, 4));
+    }
+
+    #[test]
     fn after_a_refusal_nothing_is_asked_for_a_while_and_in_the_end_no_more() {
         let mut world = World::new(Streams::exactly(4), 64 * MIB);
         world.growth.handle_refused(world.now);
         assert_eq!((world.pass(4900, |_| 0), world.pass(200, |_| 0)), (1, 4));
         world.open = 1;
-        for _ in 0..MAX_REFUSALS {
+        for _ in 1..MAX_REFUSALS {
             world.growth.handle_refused(world.now);
+            assert!(world.growth.is_held(world.now));
+            world.pass(60_000, |_| 0);
+            world.open = 1;
         }
+        world.growth.handle_refused(world.now);
         assert_eq!(world.pass(600_000, |_| 0), 1);
     }
 }

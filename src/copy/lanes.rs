@@ -1,7 +1,8 @@
 //! The streams of one side: which of them carries what, and which are gone.
 //!
 //! Each stream is a lane with a window of its own, so that a slow one is given less and holds nobody up. What it has in
-//! flight follows what it moves: a window that is emptied quickly grows, one that takes long shrinks.
+//! flight follows what it moves: a window that is emptied quickly grows, one that takes long shrinks. A lane that others
+//! have replaced is retired: it ends what it has begun, and carries something new only when all others are lost.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::compression::{Sample, StreamKind, packed_length};
 use crate::ssh::sftp::{Sftp, SftpError};
 
 /// Bytes that a stream may have in flight at first, at least and at most. The last fills a path of 20 MB/s and 200 ms.
@@ -45,7 +47,9 @@ impl Pace {
 #[derive(Debug)]
 struct State {
     sftp: Sftp,
+    kind: StreamKind,
     is_lost: bool,
+    is_retired: bool,
     /// Files open and questions asked.
     uses: usize,
     in_flight: u64,
@@ -53,6 +57,10 @@ struct State {
 }
 
 impl State {
+    fn is_plain(&self) -> bool {
+        self.kind == StreamKind::Plain && !self.is_lost && !self.is_retired
+    }
+
     fn has_room(&self, length: u64) -> bool {
         !self.is_lost && (self.in_flight == 0 || self.in_flight + length <= self.pace.window)
     }
@@ -63,27 +71,69 @@ impl State {
 pub(super) struct Lanes {
     states: Mutex<Vec<State>>,
     freed: Notify,
+    /// What passes is looked at only where that decides something.
+    sample: Mutex<Option<Sample>>,
 }
 
 impl Lanes {
-    pub(super) fn add(&self, sftp: Sftp) {
-        self.lock().push(State { sftp, is_lost: false, uses: 0, in_flight: 0, pace: Pace::new() });
+    pub(super) fn add(&self, sftp: Sftp, kind: StreamKind) {
+        let pace = Pace::new();
+        self.lock().push(State { sftp, kind, is_lost: false, is_retired: false, uses: 0, in_flight: 0, pace });
         self.freed.notify_waiters();
     }
 
-    /// How many are not lost.
+    /// How many take work: those that are not lost, without the retired ones as long as there are others.
     pub(super) fn open(&self) -> usize {
-        self.lock().iter().filter(|state| !state.is_lost).count()
+        let states = self.lock();
+        let count = |is_retired| states.iter().filter(|it| !it.is_lost && it.is_retired == is_retired).count();
+        match count(false) {
+            0 => count(true),
+            active => active,
+        }
+    }
+
+    /// How many of those do not compress.
+    pub(super) fn plain(&self) -> usize {
+        self.lock().iter().filter(|state| state.is_plain()).count()
+    }
+
+    /// Retires a lane that does not compress, if there is one.
+    pub(super) fn retire_plain(&self) {
+        if let Some(state) = self.lock().iter_mut().find(|state| state.is_plain()) {
+            state.is_retired = true;
+        }
+        self.freed.notify_waiters();
+    }
+
+    /// From now on what passes is looked at.
+    pub(super) fn start_sampling(&self) {
+        lock(&self.sample).get_or_insert_default();
+    }
+
+    /// How far what passed can be compressed, if enough has.
+    pub(super) fn ratio(&self) -> Option<f64> {
+        lock(&self.sample).as_ref()?.ratio()
+    }
+
+    /// Looks at a piece that passes, now and then.
+    pub(super) fn look_at(&self, data: &[u8]) {
+        let length = lock(&self.sample).as_mut().map_or(0, |sample| sample.handle_passing(data.len()));
+        if length > 0 {
+            let packed = packed_length(&data[..length]);
+            if let Some(sample) = &mut *lock(&self.sample) {
+                sample.handle_packed(length as u64, packed);
+            }
+        }
     }
 
     pub(super) fn is_lost(&self, id: usize) -> bool {
         self.lock()[id].is_lost
     }
 
-    /// The least busy lane; a lost one if there is no other.
+    /// The least busy lane; a retired one if there is no other, and a lost one if there is none of those.
     pub(super) fn pick(self: &Arc<Self>) -> Lane {
         let mut states = self.lock();
-        let busy = |state: &State| (state.is_lost, state.in_flight, state.uses);
+        let busy = |state: &State| (state.is_lost, state.is_retired, state.in_flight, state.uses);
         let (id, state) = states.iter_mut().enumerate().min_by_key(|(_, state)| busy(state)).expect("one at least");
         state.uses += 1;
         Lane { lanes: Arc::clone(self), id, sftp: state.sftp.clone() }
@@ -118,13 +168,15 @@ impl Lanes {
     fn try_room(self: &Arc<Self>, length: u64, stick: Option<usize>, refused: &BTreeSet<usize>) -> Room {
         let mut states = self.lock();
         let is_usable = |id: &usize| !states[*id].is_lost && !refused.contains(id);
-        let usable: Vec<_> = (0..states.len()).filter(is_usable).collect();
+        let wished = stick.filter(is_usable);
+        let (retired, active): (Vec<_>, Vec<_>) =
+            (0..states.len()).filter(is_usable).partition(|id| states[*id].is_retired);
+        let usable = if active.is_empty() { retired } else { active };
         if usable.is_empty() {
             return Room::None;
         }
         let free = |id: &usize| states[*id].has_room(length);
         let spare = |id: &usize| states[*id].pace.window.saturating_sub(states[*id].in_flight);
-        let wished = stick.filter(|id| usable.contains(id));
         let Some(id) = wished.or_else(|| usable.into_iter().filter(free).max_by_key(spare)) else { return Room::Later };
         let state = &mut states[id];
         state.in_flight += length;
@@ -144,8 +196,12 @@ impl Lanes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<State>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.states)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Room {

@@ -24,7 +24,8 @@
 //! in the [`Summary`] with its side and reason, and the other files go on.
 //!
 //! A node's files go over one stream, or over several that [`RemoteEndpoint::more_streams`] opens while that pays: large
-//! files piece by piece, small ones one by one. A stream that is lost has its work done by the others.
+//! files piece by piece, small ones one by one. A stream that is lost has its work done by the others. Where
+//! [`RemoteEndpoint::compression`] allows it and the data is worth it, streams that compress replace those that do not.
 //!
 //! ```text
 //!   plan (pure): what next? ─► run: carries out steps, many at once ─► file: one file
@@ -33,12 +34,14 @@
 //!                                        local · remote (SFTP)
 //! ```
 
+mod compression;
 mod endpoint;
 mod error;
 mod file;
 mod growth;
 mod lanes;
 mod local;
+mod opening;
 mod path;
 mod pipe;
 mod plan;
@@ -65,6 +68,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use compression::{Compression, StreamKind};
 pub use endpoint::{Answer, Change, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
 pub use error::{CopyError, Failure, Side};
 pub use growth::Streams;

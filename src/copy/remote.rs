@@ -3,16 +3,16 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Mutex;
 
+use super::compression::{Compression, StreamKind};
 use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
-use super::growth::Growth;
 use super::lanes::Lanes;
+use super::opening::Opening;
 use super::remote_file::{RemoteSource, RemoteTarget};
 use super::{BytePath, CopyError, Side, Streams, Totals};
 use crate::ssh::sftp::{Attributes, Sftp};
@@ -21,13 +21,9 @@ pub(super) const PERMISSION_BITS: u32 = 0o7777;
 /// Most listing requests sent ahead. A server gives about 100 names per reply.
 const LISTINGS_AHEAD: usize = 16;
 
-/// Streams that are opened at the same time: OpenSSH's server begins to refuse the eleventh that is not logged in yet.
-const OPENINGS: usize = 3;
-/// How often the need for more streams is looked at.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// Opens another stream to the same machine, as the same user.
-pub type OpenStream = dyn Fn() -> BoxFuture<'static, Result<Sftp, Box<dyn Error + Send + Sync>>> + Send + Sync;
+/// Opens another stream to the same machine, as the same user, of the kind that is asked for.
+pub type OpenStream =
+    dyn Fn(StreamKind) -> BoxFuture<'static, Result<Sftp, Box<dyn Error + Send + Sync>>> + Send + Sync;
 
 /// A machine's files through its SFTP server. Relative paths start from the login directory.
 ///
@@ -36,6 +32,7 @@ pub type OpenStream = dyn Fn() -> BoxFuture<'static, Result<Sftp, Box<dyn Error 
 pub struct RemoteEndpoint {
     lanes: Arc<Lanes>,
     name: Arc<str>,
+    compression: Compression,
     more: Option<Arc<More>>,
 }
 
@@ -51,13 +48,13 @@ impl RemoteEndpoint {
     /// The files that `sftp` reaches; messages call the machine `name`.
     pub fn new(sftp: Sftp, name: &str) -> Self {
         let lanes = Arc::new(Lanes::default());
-        lanes.add(sftp);
-        Self { lanes, name: name.into(), more: None }
+        lanes.add(sftp, StreamKind::Plain);
+        Self { lanes, name: name.into(), compression: Compression::Off, more: None }
     }
 
     #[cfg(test)]
     pub(super) fn add(&self, sftp: Sftp) {
-        self.lanes.add(sftp);
+        self.lanes.add(sftp, StreamKind::Plain);
     }
 
     /// Lets copies open further streams with `open`, up to `streams`, three at a time, once there is work for them. A
@@ -68,35 +65,28 @@ impl RemoteEndpoint {
     #[must_use]
     pub fn more_streams<F, O>(self, streams: Streams, open: F) -> Self
     where
-        F: Fn() -> O + Send + Sync + 'static,
+        F: Fn(StreamKind) -> O + Send + Sync + 'static,
         O: Future<Output = Result<Sftp, Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let more = More { streams, open: Box::new(move || open().boxed()), growing: Mutex::new(()) };
+        let more = More { streams, open: Box::new(move |kind| open(kind).boxed()), growing: Mutex::new(()) };
         Self { more: Some(Arc::new(more)), ..self }
+    }
+
+    /// Says which kind of streams [`RemoteEndpoint::more_streams`] opens. With [`Compression::Auto`] the first stream has
+    /// to be without compression; where that pays it is kept in reserve while others compress, even if one was all that
+    /// was asked for. Default: [`Compression::Off`].
+    #[must_use]
+    pub fn compression(self, compression: Compression) -> Self {
+        if compression == Compression::Auto {
+            self.lanes.start_sampling();
+        }
+        Self { compression, ..self }
     }
 
     async fn open_more(&self, more: &More, totals: &(dyn Fn() -> Totals + Send + Sync)) {
         // A copy names an endpoint once for each of its paths.
         let _growing = more.growing.lock().await;
-        let mut growth = Growth::new(more.streams);
-        let mut opening = FuturesUnordered::new();
-        let mut look = tokio::time::interval(LOOK);
-        loop {
-            tokio::select! {
-                _ = look.tick() => {}
-                Some(outcome) = opening.next() => match outcome {
-                    Ok(sftp) => self.lanes.add(sftp),
-                    Err(error) => {
-                        tracing::info!(%error, "no further stream for now");
-                        growth.handle_refused(Instant::now());
-                    }
-                },
-            }
-            let wanted = growth.wanted(Instant::now(), totals(), self.lanes.open(), opening.len());
-            while opening.len() < OPENINGS && self.lanes.open() + opening.len() < wanted {
-                opening.push((more.open)());
-            }
-        }
+        Opening::new(&self.lanes, &*more.open, more.streams, self.compression).go_on(totals).await;
     }
 
     async fn list_all(&self, path: &BytePath) -> Result<Vec<Entry>, CopyError> {

@@ -150,6 +150,12 @@ impl RemoteSource {
     }
 
     async fn read_piece(&self, offset: u64, length: u32) -> Result<Bytes, CopyError> {
+        let data = self.read_somewhere(offset, length).await?;
+        self.handles.lanes.look_at(&data);
+        Ok(data)
+    }
+
+    async fn read_somewhere(&self, offset: u64, length: u32) -> Result<Bytes, CopyError> {
         if let Some(data) = self.take_ahead(offset, length)
             && let Ok(data) = self.handles.first.heed(data.await)
         {
@@ -242,6 +248,7 @@ impl RemoteTarget {
 
     async fn write_piece(&self, offset: u64, data: Bytes) -> Result<(), CopyError> {
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        self.handles.lanes.look_at(&data);
         if offset >= SPREAD_FROM {
             self.is_spread.store(true, Ordering::Relaxed);
         }

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn compression_is_first_when_it_is_wanted_and_never_begins_before_the_login() {
-        let names = |compress| preferred(&[], compress).compression.iter().map(|it| it.as_ref().to_owned()).collect::<Vec<_>>();
+        let names =
+            |compress| preferred(&[], compress).compression.iter().map(|it| it.as_ref().to_owned()).collect::<Vec<_>>();
         assert_eq!(names(true), ["zlib@openssh.com", "none"]);
         assert_eq!(names(false), ["none", "zlib@openssh.com"]);
     }

@@ -9,8 +9,7 @@ use std::{
 };
 
 use russh::{
-    Channel,
-    Names,
+    Channel, Names,
     client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session},
     compression::Compression,
     keys::PublicKeyOrCertificate,
@@ -40,8 +39,7 @@ impl Events {
     ) -> (Self, Arc<Shared>) {
         let (ended, ended_out) = watch::channel(None);
         let shared = Shared { transport: Arc::clone(&transport), ended: ended_out, closing: watch::Sender::new(false) };
-        let events =
-            Self { check, host_key: Arc::default(), compressed: Arc::default(), on_banner, transport, ended };
+        let events = Self { check, host_key: Arc::default(), compressed: Arc::default(), on_banner, transport, ended };
         (events, Arc::new(shared))
     }
 

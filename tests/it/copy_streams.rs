@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use crate::copy_cli::{World, silent_success};
 use crate::copy_sftp::{noise, program};
 
-fn sessions(world: &World) -> usize {
+pub(crate) fn sessions(world: &World) -> usize {
     world.lab.events().iter().filter(|event| matches!(event, Event::SessionStarted { .. })).count()
 }
 
@@ -83,7 +83,7 @@ impl Servers {
 async fn endpoint(servers: &Servers, directory: &Path) -> RemoteEndpoint {
     let (more, directory) = (servers.clone(), directory.to_owned());
     let first = more.clone().start(directory.clone()).await;
-    RemoteEndpoint::new(first, "node").more_streams(Streams::exactly(3), move || {
+    RemoteEndpoint::new(first, "node").more_streams(Streams::exactly(3), move |_| {
         let starting = more.clone().start(directory.clone());
         async { Ok(starting.await) }
     })

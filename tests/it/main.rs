@@ -7,6 +7,7 @@ mod cli_openssh;
 mod cli_terminal;
 mod client;
 mod copy_cli;
+mod copy_compression;
 mod copy_endpoints;
 mod copy_sftp;
 mod copy_streams;

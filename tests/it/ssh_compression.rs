@@ -43,11 +43,11 @@ async fn through_cat(sshd: &Sshd, data: &[u8], compression: bool) -> (Vec<u8>, (
 async fn compressed_text_takes_a_fraction_of_its_size_each_way() {
     let sshd = Sshd::start();
     let text = log_lines(2 << 20);
-    let (echoed, (up, down)) = within(through_cat(&sshd, &text, true)).await;
+    let (echoed, (up, down)) = within(Box::pin(through_cat(&sshd, &text, true))).await;
     assert!(echoed == text);
     let fraction = text.len() as u64 / 4;
     assert!(up < fraction && down < fraction, "{up} up, {down} down");
-    let (echoed, (up, down)) = within(through_cat(&sshd, &text, false)).await;
+    let (echoed, (up, down)) = within(Box::pin(through_cat(&sshd, &text, false))).await;
     assert!(echoed == text);
     assert!(up > text.len() as u64 && down > text.len() as u64, "{up} up, {down} down");
 }
@@ -57,7 +57,7 @@ async fn compressed_bytes_stay_the_same_while_keys_are_exchanged_anew() {
     let sshd = Sshd::with(&["ed25519"], "RekeyLimit 256K");
     // The compressor's state is thrown away at each exchange: what is easy and what is hard to compress both meet some.
     let mixed: Vec<u8> = (0..12).flat_map(|part| [noise(200_000, part), log_lines(400_000)]).flatten().collect();
-    let (echoed, _) = within(through_cat(&sshd, &mixed, true)).await;
+    let (echoed, _) = within(Box::pin(through_cat(&sshd, &mixed, true))).await;
     assert!(echoed == mixed);
 }
 

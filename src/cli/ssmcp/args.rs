@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Parser;
 
 use crate::cli::args::ConnectionArgs;
-use crate::copy::Streams;
+use crate::copy::{Compression, Streams};
 
 /// Copy files to, from and between nodes behind AWS Session Manager
 #[derive(Debug, Clone, Parser)]
@@ -28,6 +28,11 @@ pub(super) struct SsmcpArgs {
     /// opens up to 8 while each step makes the copy faster
     #[arg(short = 'j', long, value_name = "N", default_value = "auto", value_parser = parse_streams)]
     pub streams: Streams,
+
+    /// Whether the files are compressed on their way: `on` (as -C), `off`, or `auto`, which does it where a sample of them
+    /// shows that it pays [default: auto]
+    #[arg(long, value_name = "WHEN", value_parser = parse_compression)]
+    pub compression: Option<Compression>,
 
     /// Files and directories, the last of them the target: a PATH on this machine or [USER@]NODE:PATH
     #[arg(value_name = "PATH", required = true)]
@@ -56,6 +61,15 @@ fn parse_streams(text: &str) -> Result<Streams, String> {
     }
     let number = text.parse().ok().filter(|streams| (1..=Streams::MOST).contains(streams));
     number.map(Streams::exactly).ok_or_else(|| format!("expected `auto` or a number from 1 to {}", Streams::MOST))
+}
+
+fn parse_compression(text: &str) -> Result<Compression, &'static str> {
+    match text {
+        "auto" => Ok(Compression::Auto),
+        "on" => Ok(Compression::On),
+        "off" => Ok(Compression::Off),
+        _ => Err("expected `auto`, `on` or `off`"),
+    }
 }
 
 #[cfg(test)]

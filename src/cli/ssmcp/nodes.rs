@@ -12,7 +12,7 @@ use crate::cli::logging;
 use crate::cli::report::CliError;
 use crate::cli::target::{Operand, Target};
 use crate::client::{ClientError, Connection};
-use crate::copy::{BytePath, Location, RemoteEndpoint, Streams};
+use crate::copy::{BytePath, Location, RemoteEndpoint, StreamKind};
 use crate::ssh::sftp::Sftp;
 use crate::stream::TargetId;
 
@@ -31,20 +31,20 @@ pub(super) async fn connect_all(settings: &SsmcpSettings, dialer: &Dialer<'_>) -
     for operand in settings.sources.iter().chain([&settings.target]) {
         let Operand::Remote { target, .. } = operand else { continue };
         if nodes.iter().all(|node| node.target != *target) {
-            nodes.push(connect(target, dialer, settings.streams).await?);
+            nodes.push(connect(target, dialer, settings).await?);
         }
     }
     Ok(nodes)
 }
 
-async fn connect(target: &Target, dialer: &Dialer<'_>, streams: Streams) -> Result<Node, CliError> {
+async fn connect(target: &Target, dialer: &Dialer<'_>, settings: &SsmcpSettings) -> Result<Node, CliError> {
     let connection = dialer.connect(target, false).await?;
     let started = Instant::now();
     let sftp = start_sftp(&connection, &target.node).await?;
     logging::stage("SFTP", started.elapsed());
-    let mut endpoint = RemoteEndpoint::new(sftp, target.node.as_str());
+    let mut endpoint = RemoteEndpoint::new(sftp, target.node.as_str()).compression(settings.compression);
     if let Some(redialer) = dialer.again(target, &connection).map(Arc::new) {
-        endpoint = endpoint.more_streams(streams, move || another_stream(Arc::clone(&redialer)));
+        endpoint = endpoint.more_streams(settings.streams, move |kind| another_stream(Arc::clone(&redialer), kind));
     }
     Ok(Node { target: target.clone(), connection, endpoint })
 }
@@ -58,8 +58,8 @@ async fn start_sftp(connection: &Connection, node: &TargetId) -> Result<Sftp, Cl
 }
 
 /// The connection lives as long as its SFTP session.
-async fn another_stream(redialer: Arc<Redialer>) -> Result<Sftp, Box<dyn Error + Send + Sync>> {
-    let connection = redialer.connect().await?;
+async fn another_stream(redialer: Arc<Redialer>, kind: StreamKind) -> Result<Sftp, Box<dyn Error + Send + Sync>> {
+    let connection = redialer.connect(kind == StreamKind::Compressed).await?;
     Ok(start_sftp(&connection, redialer.node()).await?)
 }
 

@@ -10,7 +10,7 @@ use crate::cli::environment::Environment;
 use crate::cli::report::CliError;
 use crate::cli::settings::ConnectionSettings;
 use crate::cli::target::Operand;
-use crate::copy::Streams;
+use crate::copy::{Compression, Streams};
 
 /// What one run of `ssmcp` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +19,14 @@ pub(super) struct SsmcpSettings {
     pub recursive: bool,
     pub preserve: bool,
     pub streams: Streams,
+    pub compression: Compression,
     pub sources: Vec<Operand>,
     pub target: Operand,
 }
 
 pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environment) -> Result<SsmcpSettings, CliError> {
     let args = SsmcpArgs::try_parse_from(args)?;
-    let connection = ConnectionSettings::resolve(&args.connection, None, args.port, env)?;
+    let mut connection = ConnectionSettings::resolve(&args.connection, None, args.port, env)?;
     let mut sources: Vec<_> = args.operands.iter().map(|text| Operand::parse(text)).collect::<Result<_, _>>()?;
     let Some(target) = sources.pop().filter(|_| !sources.is_empty()) else {
         let missing = "a target is missing: the last PATH is where the others are copied to";
@@ -37,8 +38,19 @@ pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environme
     {
         return Err(CliError::BothLocal(source.clone()));
     }
+    let compression = args.compression.unwrap_or(compression_of(connection.compression));
+    connection.compression = Some(compression == Compression::On);
     let SsmcpArgs { recursive, preserve, streams, .. } = args;
-    Ok(SsmcpSettings { connection, recursive, preserve, streams, sources, target })
+    Ok(SsmcpSettings { connection, recursive, preserve, streams, compression, sources, target })
+}
+
+/// What -C and `-o Compression` mean here.
+fn compression_of(said: Option<bool>) -> Compression {
+    match said {
+        None => Compression::Auto,
+        Some(true) => Compression::On,
+        Some(false) => Compression::Off,
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +89,25 @@ mod tests {
         for wrong in ["0", "17", "many"] {
             assert!(streams(wrong).unwrap_err().to_string().contains("from 1 to 16"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn compression_is_chosen_by_the_data_unless_somebody_says() {
+        let there = format!("{NODE}:");
+        let compression = |words: &[&str]| {
+            let settings = parse(&[words, &["a", &there]].concat()).unwrap();
+            (settings.compression, settings.connection.compression)
+        };
+        assert_eq!(compression(&[]), (Compression::Auto, Some(false)));
+        for words in [&["-C"][..], &["-o", "Compression=yes"], &["--compression", "on"]] {
+            assert_eq!(compression(words), (Compression::On, Some(true)), "{words:?}");
+        }
+        for words in [&["-o", "Compression=no"][..], &["--compression=off"], &["-C", "--compression=off"]] {
+            assert_eq!(compression(words), (Compression::Off, Some(false)), "{words:?}");
+        }
+        assert!(
+            parse(&["--compression", "very", "a", &there]).unwrap_err().to_string().contains("`auto`, `on` or `off`")
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod cli;
 pub(crate) mod gate;
+pub(crate) mod logs;
 pub(crate) mod memory;
 pub(crate) mod places;
 pub(crate) mod pty;
