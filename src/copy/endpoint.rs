@@ -1,6 +1,7 @@
 //! What a side of a copy can do.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -85,7 +86,8 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
         let _ = path;
         std::future::ready(Ok(None)).boxed()
     }
-    /// Makes a directory with `mode` less the umask; `false` when one is there already.
+    /// Makes a directory with `mode` less the umask; `false` when one is there already. A link that leads to one is an
+    /// error.
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool>;
     /// Removes a file.
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()>;
@@ -93,6 +95,22 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     /// no.
     fn is_pipe(&self) -> bool {
         false
+    }
+    /// Where a link points to. Default: the side knows no links.
+    fn read_link<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
+        let _ = path;
+        std::future::ready(Err(CopyError::NoLinks)).boxed()
+    }
+    /// Makes a link at `path` that points to `to`. A file or link that has the name is replaced, at once where the side
+    /// can do that; a directory is an error. Default: the side knows no links.
+    fn make_link<'a>(&'a self, path: &'a BytePath, to: &'a BytePath) -> Answer<'a, ()> {
+        let _ = (path, to);
+        std::future::ready(Err(CopyError::NoLinks)).boxed()
+    }
+    /// Forces the names in a directory to the disk. Default: nothing is done.
+    fn sync_directory<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
+        let _ = path;
+        std::future::ready(Ok(())).boxed()
     }
     /// How many streams it moves its bytes over; none when it is lost. Default: one.
     fn streams(&self) -> usize {
@@ -114,6 +132,12 @@ pub trait SourceFile: Send + Sync {
     fn max_read(&self) -> u32;
     /// Up to `length` bytes at `offset`; none at the end.
     fn read(&self, offset: u64, length: u32) -> Answer<'_, Bytes>;
+    /// Where it has no data, so that it reads as zeros: apart, in order, and never the last byte of a file of `size`
+    /// bytes, so that writing everything else gives a copy its size. Default: nowhere.
+    fn holes(&self, size: u64) -> Answer<'_, Vec<Range<u64>>> {
+        let _ = size;
+        std::future::ready(Ok(Vec::new())).boxed()
+    }
 }
 
 /// A file open for writing. Dropping it closes it; what was written may be lost.
@@ -122,6 +146,10 @@ pub trait TargetFile: Send + Sync {
     fn max_write(&self) -> u32;
     /// Writes all of `data` at `offset`.
     fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()>;
+    /// Whether what is never written before other bytes reads as zeros, so that holes need not be sent. Default: no.
+    fn has_holes(&self) -> bool {
+        false
+    }
     /// Forces to the disk what is written, writes that were begun and not answered included; `None` where that has to
     /// wait for their answers. It is asked for once, when nothing else will be written.
     fn flush_behind(&self) -> Option<Answer<'_, ()>> {

@@ -69,6 +69,23 @@ pub enum CopyError {
     /// A pipe was used by a copy before.
     #[error("was read or written before, which is possible only once")]
     OnlyOnce,
+    /// A link that the user did not name is where a directory would be: what is behind it may lie anywhere.
+    #[error("a link is where the directory should be, and a copy does not write through it")]
+    LinkInTheWay,
+    /// A side that knows no links was asked to keep one.
+    #[error("links cannot be kept as links on this side")]
+    NoLinks,
+    /// A pattern for the source fits nothing.
+    #[error("nothing matches this pattern")]
+    NoMatch,
+    /// A pattern cannot be understood.
+    #[error("the pattern `{pattern}` is malformed: {reason}")]
+    InvalidPattern {
+        /// As it was given.
+        pattern: BytePath,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A pipe, a socket or a device.
     #[error("is neither a regular file nor a directory")]
     NotRegular,

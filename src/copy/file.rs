@@ -57,7 +57,7 @@ impl FileCopy<'_> {
     }
 
     /// The permissions of the file that is to be replaced, if there is one.
-    async fn mode_in_the_way(&self) -> Result<Option<u32>, CopyError> {
+    pub(super) async fn mode_in_the_way(&self) -> Result<Option<u32>, CopyError> {
         if self.is_fresh {
             return Ok(None);
         }

@@ -3,15 +3,20 @@
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink,
+};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
+use super::existing::{check_directory, check_replaceable};
+use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side};
 
 /// A file is read and written in pieces of this size when only this side counts.
@@ -88,10 +93,7 @@ impl Endpoint for LocalEndpoint {
             match blocking(path, move |path| fs::DirBuilder::new().mode(mode).create(path)).await {
                 Ok(()) => Ok(true),
                 Err(CopyError::Local(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    match self.stat(path).await?.kind {
-                        Some(FileKind::Directory) => Ok(false),
-                        _ => Err(CopyError::FileInTheWay),
-                    }
+                    check_directory(&self.lstat(path).await?).map(|()| false)
                 }
                 Err(error) => Err(error),
             }
@@ -105,6 +107,36 @@ impl Endpoint for LocalEndpoint {
 
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()> {
         blocking(path, move |path| apply(&File::open(path)?, change))
+    }
+
+    fn read_link<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
+        blocking(path, |path| fs::read_link(path).map(BytePath::from))
+    }
+
+    fn make_link<'a>(&'a self, path: &'a BytePath, to: &'a BytePath) -> Answer<'a, ()> {
+        async move {
+            let to = to.as_path().to_owned();
+            let link = to.clone();
+            match blocking(path, move |path| symlink(link, path)).await {
+                Err(CopyError::Local(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    check_replaceable(&self.lstat(path).await?)?;
+                    let temporary = temporary_name(path).as_path().to_owned();
+                    blocking(path, move |path| replace_by_link(&path, &to, &temporary)).await
+                }
+                outcome => outcome,
+            }
+        }
+        .boxed()
+    }
+
+    fn sync_directory<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
+        blocking(path, |path| match File::open(path).and_then(|directory| directory.sync_all()) {
+            // Some file systems cannot, and some directories may be written to but not read.
+            Err(error) if !matches!(Errno::from_io_error(&error), Some(Errno::IO | Errno::NOSPC | Errno::DQUOT)) => {
+                Ok(())
+            }
+            outcome => outcome,
+        })
     }
 }
 
@@ -224,11 +256,27 @@ fn open(path: PathBuf) -> io::Result<(File, Metadata)> {
 }
 
 fn list(path: PathBuf) -> io::Result<Vec<Entry>> {
-    let entry = |found: io::Result<fs::DirEntry>| {
+    let mut entries = Vec::new();
+    for found in fs::read_dir(path)?.take(MAX_ENTRIES + 1) {
         let found = found?;
-        Ok(Entry { metadata: metadata_of(&found.metadata()?), name: found.file_name().into_vec() })
-    };
-    fs::read_dir(path)?.take(MAX_ENTRIES + 1).map(entry).collect()
+        let metadata = match found.metadata() {
+            Ok(metadata) => metadata_of(&metadata),
+            // It was removed since its name was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Whoever asks for it by its path learns why, without harm to the others.
+            Err(_) => Metadata { kind: None, size: None, mode: None, times: None },
+        };
+        entries.push(Entry { name: found.file_name().into_vec(), metadata });
+    }
+    Ok(entries)
+}
+
+/// Gives a link a name that a file or link has.
+fn replace_by_link(path: &Path, to: &Path, temporary: &Path) -> io::Result<()> {
+    symlink(to, temporary)?;
+    fs::rename(temporary, path).inspect_err(|_| {
+        let _ = fs::remove_file(temporary);
+    })
 }
 
 fn apply(file: &File, change: Change) -> io::Result<()> {

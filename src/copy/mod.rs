@@ -23,6 +23,10 @@
 //! renamed over the target: whoever looks at the target sees the old file or the whole new one. What fails is listed
 //! in the [`Summary`] with its side and reason, and the other files go on.
 //!
+//! Because of the renaming, a file that has other names (hard links) is replaced under the one that was named, and a file
+//! in a directory that may not be written to cannot be replaced. A link that the caller names is followed; one that is met
+//! inside the destination is never written through: a file takes its place, a directory is refused.
+//!
 //! A node's files go over one stream, or over several that [`RemoteEndpoint::more_streams`] opens while that pays: large
 //! files piece by piece, small ones one by one. A stream that is lost has its work done by the others. Where
 //! [`RemoteEndpoint::compression`] allows it and the data is worth it, streams that compress replace those that do not.
@@ -37,12 +41,14 @@
 mod compression;
 mod endpoint;
 mod error;
+mod existing;
 mod file;
 mod growth;
 mod lanes;
 mod local;
 mod opening;
 mod path;
+mod pattern;
 mod pipe;
 mod plan;
 mod progress;
@@ -50,6 +56,7 @@ mod rate;
 mod remote;
 mod remote_file;
 mod run;
+mod sources;
 mod target;
 mod temporary;
 mod transfer;
@@ -60,6 +67,8 @@ mod tests;
 mod tests_pipes;
 #[cfg(test)]
 mod tests_striped;
+#[cfg(test)]
+mod tests_trees;
 
 use std::future::{Future, pending};
 use std::num::NonZeroU64;
@@ -71,9 +80,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use compression::{Compression, StreamKind};
 pub use endpoint::{Answer, Change, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
 pub use error::{CopyError, Failure, Side};
+pub use existing::Skip;
 pub use growth::Streams;
 pub use local::LocalEndpoint;
 pub use path::BytePath;
+pub use pattern::Exclude;
 use pipe::Pipe;
 pub use progress::{Event, Progress, Totals};
 pub use remote::{OpenStream, RemoteEndpoint};
@@ -84,7 +95,7 @@ pub use transfer::{Piece, Transfer, Window};
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[non_exhaustive]
 pub struct CopyOptions {
-    /// Copy directories with all that lies in them; links are followed. Default: off, a directory is a failure.
+    /// Copy directories with all that lies in them. Default: off, a directory is a failure.
     pub recursive: bool,
     /// Give the copies the times and permissions of their sources. Default: off; a new file gets the source's
     /// permissions less the umask, one that was there keeps its own.
@@ -101,6 +112,25 @@ pub struct CopyOptions {
     pub verify: bool,
     /// Most bytes a second, all files and streams together. Default: none.
     pub rate_limit: Option<NonZeroU64>,
+    /// What becomes of links. Default: they are followed.
+    pub links: Links,
+    /// What is left out, directories with all that lies in them. Default: nothing.
+    pub exclude: Vec<Exclude>,
+    /// Which files are left as they are at the target. Default: none, all are replaced. Costs a question for each file
+    /// that may be there.
+    pub skip: Skip,
+    /// Only find out what would be copied: [`Event::WouldCopy`] tells each file, and nothing is written. Default: off.
+    pub dry_run: bool,
+}
+
+/// What becomes of a symbolic link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Links {
+    /// What it leads to is copied.
+    #[default]
+    Follow,
+    /// It is copied as a link that leads where it did, wherever that is on the other side.
+    Keep,
 }
 
 impl CopyOptions {
@@ -139,6 +169,31 @@ impl CopyOptions {
     pub fn rate_limit(self, bytes_per_second: NonZeroU64) -> Self {
         Self { rate_limit: Some(bytes_per_second), ..self }
     }
+
+    /// Sets [`CopyOptions::links`].
+    #[must_use]
+    pub fn links(self, links: Links) -> Self {
+        Self { links, ..self }
+    }
+
+    /// Adds to [`CopyOptions::exclude`].
+    #[must_use]
+    pub fn exclude(mut self, exclude: Exclude) -> Self {
+        self.exclude.push(exclude);
+        self
+    }
+
+    /// Sets [`CopyOptions::skip`].
+    #[must_use]
+    pub fn skip(self, skip: Skip) -> Self {
+        Self { skip, ..self }
+    }
+
+    /// Sets [`CopyOptions::dry_run`].
+    #[must_use]
+    pub fn dry_run(self, dry_run: bool) -> Self {
+        Self { dry_run, ..self }
+    }
 }
 
 /// A path on one side.
@@ -146,35 +201,44 @@ impl CopyOptions {
 pub struct Location {
     endpoint: Arc<dyn Endpoint>,
     path: BytePath,
+    is_pattern: bool,
 }
 
 impl Location {
     /// A path of this machine.
     pub fn local(path: impl Into<BytePath>) -> Self {
-        Self { endpoint: Arc::new(LocalEndpoint), path: path.into() }
+        Self::on(Arc::new(LocalEndpoint), path)
     }
 
     /// A path of the machine behind `endpoint`, as a user would type it: relative to the login directory, which the
     /// empty path and `~` name too.
     pub fn remote(endpoint: &RemoteEndpoint, path: impl Into<BytePath>) -> Self {
-        Self { endpoint: Arc::new(endpoint.clone()), path: path.into() }
+        Self::on(Arc::new(endpoint.clone()), path)
     }
 
     /// As a source, all that `reader` gives, as one file; `name` is for messages. It is read once: by one copy, which
     /// needs the name of a file as its target. That it ends is taken for its end, whatever ended it.
     pub fn reader(name: &str, reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
-        Self { endpoint: Arc::new(Pipe::<pipe::Reader>::new(name, Box::new(reader))), path: name.into() }
+        Self::on(Arc::new(Pipe::<pipe::Reader>::new(name, Box::new(reader))), name)
     }
 
     /// As the target of one file, `writer` gets its bytes in order and is shut down behind them; `name` is for messages.
     /// What was written when a copy fails stays written.
     pub fn writer(name: &str, writer: impl AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { endpoint: Arc::new(Pipe::<pipe::Writer>::new(name, Box::new(writer))), path: name.into() }
+        Self::on(Arc::new(Pipe::<pipe::Writer>::new(name, Box::new(writer))), name)
     }
 
     /// A path of any side.
     pub fn on(endpoint: Arc<dyn Endpoint>, path: impl Into<BytePath>) -> Self {
-        Self { endpoint, path: path.into() }
+        Self { endpoint, path: path.into(), is_pattern: false }
+    }
+
+    /// As a source it stands for everything that its path matches: `*`, `?`, `[a-z]` and `[!a-z]` inside a name, `{a,b}`
+    /// anywhere, a backslash before what shall have no such meaning. Bytes are matched, a dot at the start of a name by a
+    /// dot only. A file that has the very name comes first; a pattern that matches nothing is a failure.
+    #[must_use]
+    pub fn matching(self) -> Self {
+        Self { is_pattern: true, ..self }
     }
 }
 
@@ -184,6 +248,8 @@ impl Location {
 pub struct Summary {
     /// Files copied.
     pub files: u64,
+    /// Files that [`CopyOptions::skip`] left as they were.
+    pub skipped: u64,
     /// Bytes written, those of files that failed later included.
     pub bytes: u64,
     /// What could not be copied, in the order in which it was found out.

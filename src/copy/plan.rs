@@ -5,7 +5,7 @@
 //! in it, its times and mode after all of that.
 //!
 //! ```text
-//!   Stat ─► file ──────────────────────────────────────────► CopyFile
+//!   Stat ─► file, link ────────────────────────────────────► CopyFile, CopyLink
 //!     └───► directory ─► MakeDirectory ┐
 //!                    └─► List ─────────┴─► Stat, CopyFile, … for each name ─► FinishDirectory
 //! ```
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::endpoint::{Entry, FileKind, Metadata};
 use super::path::is_unsafe_name;
-use super::{BytePath, CopyError};
+use super::{BytePath, CopyError, CopyOptions, Links};
 
 /// The deepest nesting followed, as in OpenSSH.
 const MAX_DEPTH: usize = 64;
@@ -42,16 +42,30 @@ pub(super) struct StepId(u64);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Ask what the source is, links followed.
-    Stat { place: Place, is_link: bool },
+    /// Ask what the source is.
+    Stat { place: Place, look: Look },
     /// Ask what lies in the source.
     List { place: Place },
-    /// Make the target directory if it is not there, with at least the owner's rights until it is filled.
-    MakeDirectory { place: Place, mode: u32 },
+    /// Make the target directory if it is not there, with at least the owner's rights until it is filled. When
+    /// `is_named`, it is the user's own target, which may be a link to a directory.
+    MakeDirectory { place: Place, mode: u32, is_named: bool },
     /// Copy the file. When `is_fresh`, its directory was made by this copy, and nothing can be in the way.
     CopyFile { place: Place, metadata: Metadata, is_fresh: bool },
+    /// Make a link that leads where the source does.
+    CopyLink { place: Place },
     /// Everything in it is done: give the target directory its attributes.
     FinishDirectory { place: Place, metadata: Metadata, was_made: bool },
+}
+
+/// How to look at a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// At what it leads to.
+    Through,
+    /// At what it leads to, which may be a directory that holds it.
+    Behind,
+    /// At itself, a link or not.
+    Itself,
 }
 
 #[derive(Debug)]
@@ -76,7 +90,7 @@ pub(super) struct Found {
 
 #[derive(Debug)]
 pub(super) struct Plan {
-    recursive: bool,
+    options: CopyOptions,
     next_id: u64,
     directories: BTreeMap<usize, Directory>,
     next_directory: usize,
@@ -94,10 +108,11 @@ pub(super) struct Plan {
 /// A step before it has its paths, which a deep tree would hold thousands of times.
 #[derive(Debug)]
 enum Task {
-    Stat { at: At, is_link: bool },
+    Stat { at: At, look: Look },
     List { directory: usize },
     Make { directory: usize },
     Copy { at: At, metadata: Metadata },
+    Link { at: At },
     Finish { directory: usize },
 }
 
@@ -112,6 +127,7 @@ enum At {
 struct Directory {
     parent: Option<usize>,
     place: Place,
+    relative: BytePath,
     depth: usize,
     metadata: Metadata,
     made: Option<bool>,
@@ -121,10 +137,11 @@ struct Directory {
 }
 
 impl Plan {
-    pub(super) fn new(sources: Vec<Place>, recursive: bool) -> Self {
-        let stat = |place| Task::Stat { at: At::Root(place), is_link: false };
+    pub(super) fn new(sources: Vec<Place>, options: CopyOptions) -> Self {
+        let look = if options.links == Links::Keep { Look::Itself } else { Look::Through };
+        let stat = |place| Task::Stat { at: At::Root(place), look };
         Self {
-            recursive,
+            options,
             next_id: 0,
             directories: BTreeMap::new(),
             next_directory: 0,
@@ -161,9 +178,10 @@ impl Plan {
         }
         match (task, outcome) {
             // Asked to follow links, a side that answers with a link would be asked for ever.
-            (Task::Stat { at, .. }, Outcome::Found(Metadata { kind: Some(FileKind::Symlink), .. })) => {
-                self.refuse(&at, CopyError::NotRegular);
-            }
+            (
+                Task::Stat { at, look: Look::Through | Look::Behind },
+                Outcome::Found(Metadata { kind: Some(FileKind::Symlink), .. }),
+            ) => self.refuse(&at, CopyError::NotRegular),
             (Task::Stat { at, .. }, Outcome::Found(metadata)) => self.enter(at, metadata),
             (Task::Make { directory }, Outcome::Made { is_new }) => {
                 self.update(directory, |found| found.made = Some(is_new));
@@ -174,7 +192,7 @@ impl Plan {
             // Without its listing the directory is still made and finished.
             (Task::List { directory }, _) => self.update(directory, |found| found.listed = Some(Vec::new())),
             (Task::Make { directory }, _) => self.abandon(directory),
-            (Task::Stat { at, .. } | Task::Copy { at, .. }, _) => self.leave(&at),
+            (Task::Stat { at, .. } | Task::Copy { at, .. } | Task::Link { at }, _) => self.leave(&at),
             (Task::Finish { directory }, _) => self.forget(directory),
         }
     }
@@ -197,11 +215,14 @@ impl Plan {
 
     fn step(&self, task: &Task) -> Step {
         match task {
-            Task::Stat { at, is_link } => Step::Stat { place: self.place(at), is_link: *is_link },
+            Task::Stat { at, look } => Step::Stat { place: self.place(at), look: *look },
             Task::List { directory } => Step::List { place: self.directories[directory].place.clone() },
             Task::Make { directory } => {
-                let Directory { place, metadata, .. } = &self.directories[directory];
-                Step::MakeDirectory { place: place.clone(), mode: metadata.mode.unwrap_or(0o777) & 0o777 | 0o700 }
+                let Directory { place, metadata, parent, .. } = &self.directories[directory];
+                // A source without a name of its own goes straight into the directory that the user named.
+                let is_named = parent.is_none() && place.source.name().is_none();
+                let mode = metadata.mode.unwrap_or(0o777) & 0o777 | 0o700;
+                Step::MakeDirectory { place: place.clone(), mode, is_named }
             }
             Task::Copy { at, metadata } => {
                 let is_fresh = match at {
@@ -210,6 +231,7 @@ impl Plan {
                 };
                 Step::CopyFile { place: self.place(at), metadata: *metadata, is_fresh }
             }
+            Task::Link { at } => Step::CopyLink { place: self.place(at) },
             Task::Finish { directory } => {
                 let Directory { place, metadata, made, .. } = &self.directories[directory];
                 let was_made = *made == Some(true);
@@ -232,8 +254,28 @@ impl Plan {
         }
     }
 
+    /// Its path from the source's name on.
+    fn relative(&self, at: &At) -> BytePath {
+        match at {
+            At::Root(place) => BytePath::new(place.source.name().unwrap_or_default()),
+            At::Inside { directory, name } => self.directories[directory].relative.join(name),
+        }
+    }
+
+    fn is_excluded(&self, at: &At, kind: Option<FileKind>) -> bool {
+        let excludes = &self.options.exclude;
+        if excludes.is_empty() {
+            return false;
+        }
+        let relative = self.relative(at);
+        excludes.iter().any(|exclude| exclude.fits(relative.as_bytes(), kind == Some(FileKind::Directory)))
+    }
+
     /// Plans what is at `at`, now that it is known what it is. A link left unresolved has been refused before.
     fn enter(&mut self, at: At, metadata: Metadata) {
+        if self.is_excluded(&at, metadata.kind) {
+            return self.leave(&at);
+        }
         match metadata.kind {
             Some(FileKind::Directory) => self.enter_directory(&at, metadata),
             Some(FileKind::File) => {
@@ -241,7 +283,11 @@ impl Plan {
                 self.found.bytes += metadata.size.unwrap_or(0);
                 self.files.push_back(Task::Copy { at, metadata });
             }
-            Some(FileKind::Symlink) => self.look_behind(at),
+            Some(FileKind::Symlink) if self.options.links == Links::Keep => {
+                self.found.files += 1;
+                self.files.push_back(Task::Link { at });
+            }
+            Some(FileKind::Symlink) => self.look(at, Look::Behind),
             Some(FileKind::Special) => self.refuse(&at, CopyError::NotRegular),
             // A server that tells no modes: opening it shows whether it is a file.
             None => self.enter(at, Metadata { kind: Some(FileKind::File), ..metadata }),
@@ -250,7 +296,7 @@ impl Plan {
 
     fn enter_directory(&mut self, at: &At, metadata: Metadata) {
         let depth = self.depth(at);
-        if !self.recursive {
+        if !self.options.recursive {
             return self.refuse(at, CopyError::IsDirectory);
         }
         if depth > MAX_DEPTH {
@@ -263,7 +309,8 @@ impl Plan {
         };
         let directory = self.next_directory;
         self.next_directory += 1;
-        let found = Directory { parent, place, depth, metadata, made: None, listed: None, open: 1 };
+        let relative = self.relative(at);
+        let found = Directory { parent, place, relative, depth, metadata, made: None, listed: None, open: 1 };
         self.directories.insert(directory, found);
         self.urgent.push_back(Task::Make { directory });
         self.lists.push(Task::List { directory });
@@ -271,8 +318,8 @@ impl Plan {
     }
 
     /// Asks what a link leads to, or what a name is that the listing does not explain.
-    fn look_behind(&mut self, at: At) {
-        self.urgent.push_back(Task::Stat { at, is_link: true });
+    fn look(&mut self, at: At, look: Look) {
+        self.urgent.push_back(Task::Stat { at, look });
         self.questions += 1;
     }
 
@@ -299,7 +346,9 @@ impl Plan {
             self.failures.push_back((place, CopyError::UnsafeName(BytePath::new(name))));
             self.close_one(directory);
         } else if is_first && metadata.kind.is_none() {
-            self.look_behind(At::Inside { directory, name });
+            let at = At::Inside { directory, name };
+            let look = if self.options.links == Links::Keep { Look::Itself } else { Look::Behind };
+            if self.is_excluded(&at, None) { self.leave(&at) } else { self.look(at, look) }
         } else if is_first {
             self.enter(At::Inside { directory, name }, metadata);
         } else {

@@ -40,6 +40,18 @@ pub enum Event<'a> {
         /// The file, on the side it comes from.
         path: &'a BytePath,
     },
+    /// A file was left as it is, as [`Skip`](super::Skip) has it.
+    Skipped {
+        /// The file, on the side it comes from.
+        path: &'a BytePath,
+    },
+    /// A dry run has found a file that would be copied.
+    WouldCopy {
+        /// The file, on the side it comes from.
+        path: &'a BytePath,
+        /// The name that it would get.
+        target: &'a BytePath,
+    },
     /// Something could not be copied.
     Failed(&'a Failure),
 }
@@ -48,11 +60,13 @@ pub enum Event<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Totals {
-    /// Files found so far.
+    /// Files found so far, without those that were skipped.
     pub files: u64,
     /// Files copied.
     pub files_done: u64,
-    /// Bytes in the files found so far, those that failed not counted.
+    /// Files that were left as they are.
+    pub files_skipped: u64,
+    /// Bytes in the files found so far, those that failed or were skipped not counted.
     pub bytes: u64,
     /// Bytes written.
     pub bytes_done: u64,
@@ -85,6 +99,15 @@ impl<'a> Meter<'a> {
 
     pub(super) fn totals(&self) -> Totals {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file that was found is left as it is.
+    pub(super) fn skipped(&self, path: &BytePath, size: u64) {
+        self.tell(Event::Skipped { path }, |totals| {
+            totals.files = totals.files.saturating_sub(1);
+            totals.bytes = totals.bytes.saturating_sub(size);
+            totals.files_skipped += 1;
+        });
     }
 
     /// Takes over what the plan found since `before`.

@@ -10,12 +10,14 @@ use futures_util::future::{BoxFuture, try_join_all};
 use tokio::sync::Mutex;
 
 use super::compression::{Compression, StreamKind};
-use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
+use super::endpoint::{Answer, Change, Endpoint, Entry, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
+use super::existing::{check_directory, check_replaceable};
 use super::lanes::Lanes;
 use super::opening::Opening;
-use super::remote_file::{RemoteSource, RemoteTarget};
+use super::remote_file::{RemoteSource, RemoteTarget, rename};
+use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side, Streams, Totals};
-use crate::ssh::sftp::{Attributes, Sftp};
+use crate::ssh::sftp::{Attributes, Sftp, SftpError};
 
 pub(super) const PERMISSION_BITS: u32 = 0o7777;
 /// Most listing requests sent ahead. A server gives about 100 names per reply.
@@ -87,6 +89,20 @@ impl RemoteEndpoint {
         // A copy names an endpoint once for each of its paths.
         let _growing = more.growing.lock().await;
         Opening::new(&self.lanes, &*more.open, more.streams, self.compression).go_on(totals).await;
+    }
+
+    /// Gives a link a name that a file or link has.
+    async fn replace_by_link(&self, path: &BytePath, to: &BytePath, temporary: &BytePath) -> Result<(), SftpError> {
+        let lane = self.lanes.pick();
+        let replacing = async {
+            lane.sftp().symlink(to.as_bytes(), temporary.as_bytes()).await?;
+            let renamed = rename(lane.sftp(), temporary.as_bytes(), path.as_bytes()).await;
+            if renamed.is_err() {
+                let _ = lane.sftp().remove(temporary.as_bytes()).await;
+            }
+            renamed
+        };
+        lane.heed(replacing.await)
     }
 
     async fn list_all(&self, path: &BytePath) -> Result<Vec<Entry>, CopyError> {
@@ -206,9 +222,8 @@ impl Endpoint for RemoteEndpoint {
                 Err(error) => error,
             };
             // The protocol has no code for "exists already".
-            match self.stat(path).await.map(|metadata| metadata.kind) {
-                Ok(Some(FileKind::Directory)) => Ok(false),
-                Ok(Some(_)) => Err(CopyError::FileInTheWay),
+            match self.lstat(path).await {
+                Ok(found) if found.kind.is_some() => check_directory(&found).map(|()| false),
                 _ => Err(refused.into()),
             }
         }
@@ -217,6 +232,24 @@ impl Endpoint for RemoteEndpoint {
 
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
         async move { Ok(ask!(self, remove(path.as_bytes()))?) }.boxed()
+    }
+
+    fn read_link<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
+        async move { Ok(BytePath::new(ask!(self, readlink(path.as_bytes()))?)) }.boxed()
+    }
+
+    fn make_link<'a>(&'a self, path: &'a BytePath, to: &'a BytePath) -> Answer<'a, ()> {
+        async move {
+            let Err(refused) = ask!(self, symlink(to.as_bytes(), path.as_bytes())) else { return Ok(()) };
+            if refused.is_fatal() {
+                return Err(refused.into());
+            }
+            // The protocol has no code for "exists already".
+            let Ok(found) = self.lstat(path).await else { return Err(refused.into()) };
+            check_replaceable(&found)?;
+            Ok(self.replace_by_link(path, to, &temporary_name(path)).await?)
+        }
+        .boxed()
     }
 
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()> {

@@ -364,7 +364,7 @@ fn granted_by(attributes: &Attributes) -> u32 {
 }
 
 /// Gives a file a name that another may have.
-async fn rename(sftp: &Sftp, from: &[u8], to: &[u8]) -> Result<(), SftpError> {
+pub(super) async fn rename(sftp: &Sftp, from: &[u8], to: &[u8]) -> Result<(), SftpError> {
     if sftp.offers(Extension::PosixRename) {
         return sftp.posix_rename(from, to).await;
     }

@@ -1,5 +1,6 @@
 //! Carries out a plan: many steps at once, within bounds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -7,12 +8,13 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Semaphore;
 
 use super::endpoint::{Change, FileKind, Metadata};
+use super::existing::check_directory;
 use super::file::{FILE_WINDOW, FileCopy};
-use super::plan::{Found, Outcome, Place, Plan, Step, StepId};
+use super::plan::{Found, Look, Outcome, Place, Plan, Step, StepId};
 use super::progress::{Event, FileMeter, Meter};
 use super::rate::Limit;
 use super::temporary::Unfinished;
-use super::{BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Streams, Summary, target};
+use super::{BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Skip, Streams, Summary, target};
 
 /// Steps under way at once. A small file takes two or three round trips, each of them a wait in which others can move.
 /// Servers allow some hundred open files at least.
@@ -77,13 +79,15 @@ impl<'a> Run<'a> {
                 for failure in failures {
                     self.record(&mut summary, failure)?;
                 }
-                self.carry_out(Plan::new(places, self.options.recursive), &mut summary).await?;
+                let roots = parents(&places);
+                self.carry_out(Plan::new(places, self.options.clone()), &mut summary).await?;
+                self.sync_all(&roots, &mut summary).await?;
             }
             Err(failure) if matches!(failure.error, CopyError::TargetNotDirectory(_)) => return Err(failure.error),
             Err(failure) => self.record(&mut summary, failure)?,
         }
         let totals = self.meter.totals();
-        Ok(Summary { files: totals.files_done, bytes: totals.bytes_done, ..summary })
+        Ok(Summary { files: totals.files_done, skipped: totals.files_skipped, bytes: totals.bytes_done, ..summary })
     }
 
     pub(super) async fn clean_up(&self) {
@@ -129,10 +133,12 @@ impl<'a> Run<'a> {
 
     async fn attempt(&self, step: &Step) -> Result<Outcome, Failure> {
         match step {
-            Step::Stat { place, is_link } => self.stat(place, *is_link).await,
+            Step::Stat { place, look } => self.stat(place, *look).await,
             Step::List { place } => self.list(place).await,
-            Step::MakeDirectory { place, mode } => self.make_directory(place, *mode).await,
+            Step::MakeDirectory { place, mode, is_named } => self.make_directory(place, *mode, *is_named).await,
             Step::CopyFile { place, metadata, is_fresh } => self.copy_file(place, *metadata, *is_fresh).await,
+            Step::CopyLink { place } => self.copy_link(place).await,
+            Step::FinishDirectory { .. } if self.options.dry_run => Ok(Outcome::Done),
             Step::FinishDirectory { place, metadata, was_made } => {
                 self.finish_directory(place, *metadata, *was_made).await
             }
@@ -160,16 +166,20 @@ impl<'a> Run<'a> {
         failure.error.is_of_stream() && self.endpoints().all(|endpoint| endpoint.streams() > 0 && !endpoint.is_pipe())
     }
 
-    async fn stat(&self, place: &Place, is_link: bool) -> Result<Outcome, Failure> {
+    async fn stat(&self, place: &Place, look: Look) -> Result<Outcome, Failure> {
         let source = self.source(place);
-        let look = async {
-            let metadata = source.stat(&place.source).await?;
-            if is_link && metadata.kind == Some(FileKind::Directory) && leads_back(source, &place.source).await? {
+        let found = async {
+            let metadata = match look {
+                Look::Itself => source.lstat(&place.source).await?,
+                Look::Through | Look::Behind => source.stat(&place.source).await?,
+            };
+            let is_behind = look == Look::Behind && metadata.kind == Some(FileKind::Directory);
+            if is_behind && leads_back(source, &place.source).await? {
                 return Err(CopyError::LinkLoop);
             }
             Ok(Outcome::Found(metadata))
         };
-        look.await.map_err(|error| self.at_source(place, error))
+        found.await.map_err(|error| self.at_source(place, error))
     }
 
     async fn list(&self, place: &Place) -> Result<Outcome, Failure> {
@@ -177,9 +187,22 @@ impl<'a> Run<'a> {
         entries.map(Outcome::Listed).map_err(|error| self.at_source(place, error))
     }
 
-    async fn make_directory(&self, place: &Place, mode: u32) -> Result<Outcome, Failure> {
-        let outcome = self.destination.endpoint.make_directory(&place.target, mode).await;
-        outcome.map(|is_new| Outcome::Made { is_new }).map_err(|error| self.at_target(place, error))
+    async fn make_directory(&self, place: &Place, mode: u32, is_named: bool) -> Result<Outcome, Failure> {
+        let target = &*self.destination.endpoint;
+        let make = async {
+            if is_named && target.stat(&place.target).await?.kind == Some(FileKind::Directory) {
+                return Ok(false);
+            }
+            if !self.options.dry_run {
+                return target.make_directory(&place.target, mode).await;
+            }
+            match target.lstat(&place.target).await {
+                Ok(found) => check_directory(&found).map(|()| false),
+                Err(error) if error.is_not_found() => Ok(true),
+                Err(error) => Err(error),
+            }
+        };
+        make.await.map(|is_new| Outcome::Made { is_new }).map_err(|error| self.at_target(place, error))
     }
 
     async fn copy_file(&self, place: &Place, metadata: Metadata, is_fresh: bool) -> Result<Outcome, Failure> {
@@ -194,6 +217,14 @@ impl<'a> Run<'a> {
             budget: &self.budget,
             limit: self.limit.as_ref(),
         };
+        if self.is_kept(place, &metadata, is_fresh).await? {
+            self.meter.skipped(&place.source, metadata.size.unwrap_or(0));
+            return Ok(Outcome::Done);
+        }
+        if self.options.dry_run {
+            copy.mode_in_the_way().await.map_err(|error| self.at_target(place, error))?;
+            return Ok(self.would_copy(place));
+        }
         self.meter.tell(Event::Started { path: &place.source, size: metadata.size }, |_| {});
         let meter = tokio::sync::Mutex::new(FileMeter::new(&self.meter, &place.source, metadata.size.unwrap_or(0)));
         self.again_if_lost(async || {
@@ -205,6 +236,48 @@ impl<'a> Run<'a> {
         drop(meter);
         self.meter.tell(Event::Finished { path: &place.source }, |totals| totals.files_done += 1);
         Ok(Outcome::Done)
+    }
+
+    /// Whether the target has a file that stays.
+    async fn is_kept(&self, place: &Place, source: &Metadata, is_fresh: bool) -> Result<bool, Failure> {
+        if is_fresh || self.options.skip == Skip::Nothing {
+            return Ok(false);
+        }
+        match self.destination.endpoint.stat(&place.target).await {
+            Ok(found) => Ok(found.kind == Some(FileKind::File) && self.options.skip.keeps(&found, source)),
+            Err(error) if error.is_of_stream() => Err(self.at_target(place, error)),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn would_copy(&self, place: &Place) -> Outcome {
+        let event = Event::WouldCopy { path: &place.source, target: &place.target };
+        self.meter.tell(event, |totals| totals.files_done += 1);
+        Outcome::Done
+    }
+
+    async fn copy_link(&self, place: &Place) -> Result<Outcome, Failure> {
+        if self.options.dry_run {
+            return Ok(self.would_copy(place));
+        }
+        let to = self.source(place).read_link(&place.source).await.map_err(|error| self.at_source(place, error))?;
+        let made = self.destination.endpoint.make_link(&place.target, &to).await;
+        made.map_err(|error| self.at_target(place, error))?;
+        self.meter.tell(Event::Finished { path: &place.source }, |totals| totals.files_done += 1);
+        Ok(Outcome::Done)
+    }
+
+    /// Forces the new names in these directories to the disk; those deeper down were when their directory was finished.
+    async fn sync_all(&self, directories: &BTreeSet<BytePath>, summary: &mut Summary) -> Result<(), CopyError> {
+        let target = &*self.destination.endpoint;
+        if !self.options.dry_run {
+            for directory in directories {
+                if let Err(error) = target.sync_directory(directory).await {
+                    self.record(summary, Failure::new(target.side(), directory, error))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn finish_directory(&self, place: &Place, source: Metadata, was_made: bool) -> Result<Outcome, Failure> {
@@ -221,7 +294,10 @@ impl<'a> Run<'a> {
                 None
             };
             let change = Change { mode, times: source.times.filter(|_| self.options.preserve) };
-            if change.is_empty() { Ok(()) } else { target.change(&place.target, change).await }
+            if !change.is_empty() {
+                target.change(&place.target, change).await?;
+            }
+            target.sync_directory(&place.target).await
         };
         finish.await.map(|()| Outcome::Done).map_err(|error| self.at_target(place, error))
     }
@@ -248,6 +324,11 @@ impl<'a> Run<'a> {
     fn at_target(&self, place: &Place, error: CopyError) -> Failure {
         Failure::new(self.destination.endpoint.side(), &place.target, error)
     }
+}
+
+/// The directories in which sources get their names.
+fn parents(places: &[Place]) -> BTreeSet<BytePath> {
+    places.iter().map(|place| place.target.parent()).collect()
 }
 
 /// The part of the budget that a step can use.

@@ -1,6 +1,7 @@
 //! Where the sources go.
 
 use super::plan::Place;
+use super::sources;
 use super::{BytePath, CopyError, Endpoint, Failure, FileKind, Location};
 
 /// What the destination turned out to be.
@@ -11,23 +12,23 @@ enum Target {
     Name(BytePath),
 }
 
-/// Finds out what `destination` is, and gives each source its target. Sources that cannot be resolved are failures.
+/// Finds out what `destination` is, and gives each source its target. Sources that stand for nothing are failures.
 pub(super) async fn assign(
     sources: &[Location],
     destination: &Location,
 ) -> Result<(Vec<Place>, Vec<Failure>), Failure> {
     let endpoint = &*destination.endpoint;
-    let target = find(endpoint, &destination.path, sources.len())
+    let (found, mut failures) = sources::find(sources).await?;
+    let target = find(endpoint, &destination.path, sources.len().max(found.len()))
         .await
         .map_err(|error| Failure::new(endpoint.side(), &destination.path, error))?;
-    let (mut places, mut failures) = (Vec::new(), Vec::new());
-    for (origin, Location { endpoint, path }) in sources.iter().enumerate() {
-        match endpoint.resolve(path).await {
-            Ok(_) if endpoint.is_pipe() && matches!(target, Target::Directory(_)) => {
-                failures.push(Failure::new(endpoint.side(), path, CopyError::Nameless));
-            }
-            Ok(source) => places.push(Place { origin, target: target.of(&source), source }),
-            Err(error) => failures.push(Failure::new(endpoint.side(), path, error)),
+    let mut places = Vec::new();
+    for (origin, source) in found {
+        let from = &*sources[origin].endpoint;
+        if from.is_pipe() && matches!(target, Target::Directory(_)) {
+            failures.push(Failure::new(from.side(), &source, CopyError::Nameless));
+        } else {
+            places.push(Place { origin, target: target.of(&source), source });
         }
     }
     Ok((places, failures))

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::copy::Exclude;
 
 fn metadata(kind: FileKind) -> Metadata {
     Metadata { kind: Some(kind), size: Some(3), mode: Some(0o644), times: None }
@@ -11,7 +12,11 @@ fn entry(name: &[u8], kind: FileKind) -> Entry {
 }
 
 fn plan(recursive: bool) -> Plan {
-    Plan::new(vec![Place { origin: 0, source: "src".into(), target: "dst".into() }], recursive)
+    plan_with(CopyOptions::default().recursive(recursive))
+}
+
+fn plan_with(options: CopyOptions) -> Plan {
+    Plan::new(vec![Place { origin: 0, source: "src".into(), target: "dst".into() }], options)
 }
 
 /// Carries out everything, the step that ends next chosen by `choose`. A directory whose path has a `d` at its
@@ -45,6 +50,10 @@ fn run(
             Step::CopyFile { place, is_fresh, .. } => {
                 assert!(is_fresh || !place.target.to_string().contains('/'));
                 done.push(format!("copy {}", place.target));
+                Outcome::Done
+            }
+            Step::CopyLink { place } => {
+                done.push(format!("link {}", place.target));
                 Outcome::Done
             }
             Step::FinishDirectory { place, .. } => {
@@ -100,6 +109,52 @@ fn links_are_looked_behind_and_special_files_refused() {
         ["copy dst/dirlink/inner", "copy dst/link", "finish dst", "finish dst/dirlink", "make dst", "make dst/dirlink"]
     );
     assert_eq!(failed, ["src/pipe: is neither a regular file nor a directory"]);
+}
+
+#[test]
+fn links_are_kept_when_asked_for_and_never_looked_behind() {
+    let list = |path: &str| match path {
+        "src" => vec![entry(b"link", FileKind::Symlink), entry(b"file", FileKind::File)],
+        "src/link" => panic!("a link was followed"),
+        _ => Vec::new(),
+    };
+    let options = CopyOptions::default().recursive(true).links(Links::Keep);
+    let (mut done, failed) = run(plan_with(options), list, |_| 0);
+    done.sort();
+    assert_eq!(
+        (done, failed.len()),
+        (["copy dst/file", "finish dst", "link dst/link", "make dst"].map(String::from).to_vec(), 0)
+    );
+}
+
+#[test]
+fn what_is_excluded_is_neither_listed_nor_copied() {
+    let list = |path: &str| match path {
+        "src" => vec![
+            entry(b"cache", FileKind::Directory),
+            entry(b"keep", FileKind::Directory),
+            entry(b"to_cache", FileKind::Symlink),
+            entry(b"a.o", FileKind::File),
+            entry(b"a.c", FileKind::File),
+        ],
+        "src/keep" => vec![entry(b"cache", FileKind::File), entry(b"b.o", FileKind::File)],
+        "src/to_cache" => vec![entry(b"c.o", FileKind::File)],
+        _ => panic!("{path} was listed"),
+    };
+    let options = ["cache/", "*.o"].iter().fold(CopyOptions::default().recursive(true), |options, pattern| {
+        options.exclude(Exclude::new(*pattern).unwrap())
+    });
+    let (mut done, failed) = run(plan_with(options), list, |_| 0);
+    done.sort();
+    let copied: Vec<_> = done.iter().filter(|step| step.starts_with("copy")).collect();
+    assert_eq!(copied, ["copy dst/a.c", "copy dst/keep/cache"]);
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn an_excluded_source_leaves_nothing_to_do() {
+    let options = CopyOptions::default().exclude(Exclude::new("s?c").unwrap());
+    assert_eq!(run(plan_with(options), |_| Vec::new(), |_| 0), (Vec::new(), Vec::new()));
 }
 
 #[test]
