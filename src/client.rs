@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::aws::AwsServiceBuilder;
 use crate::ssh::{Session, SessionBuilder, SshError};
 use crate::stream::{
-    self, Network, ServiceError, SessionId, SsmService, SsmStream, StartRequest, StreamError, StreamHandle,
+    self, Network, Opening, ServiceError, SessionId, SsmService, SsmStream, StartRequest, StreamError, StreamHandle,
     StreamOptions, TargetId,
 };
 
@@ -123,6 +123,14 @@ impl Client {
     /// Cancelling it leaves nothing behind: what was begun is ended in the background, for which [`Client::wait_idle`]
     /// waits.
     pub async fn open(&self, target: &TargetId, port: u16) -> Result<SsmStream, ClientError> {
+        Ok(self.begin(target, port).await?)
+    }
+
+    /// Begins to open a byte stream; the work goes on in the background. What it gives can be awaited, and has a handle to
+    /// watch how it goes. Must be called within a Tokio runtime.
+    ///
+    /// Dropping it leaves nothing behind, as with [`Client::open`].
+    pub fn begin(&self, target: &TargetId, port: u16) -> Opening {
         let mut request = StartRequest::new(target.clone(), port);
         request.reason.clone_from(&self.reason);
         let open = Open::begin(&self.open);
@@ -132,7 +140,7 @@ impl Client {
             let _ = handle.closed().await;
             drop(open);
         });
-        Ok(opening.await?)
+        opening
     }
 
     /// Logs in over a stream to `port` of the node.
@@ -144,7 +152,13 @@ impl Client {
         port: u16,
         session: SessionBuilder,
     ) -> Result<Connection, ClientError> {
-        let stream = self.open(target, port).await?;
+        self.login(self.open(target, port).await?, session).await
+    }
+
+    /// Logs in over a stream that this client has opened. It takes as long as `session` allows.
+    ///
+    /// Cancelling it leaves nothing behind, as with [`Client::open`].
+    pub async fn login(&self, stream: SsmStream, session: SessionBuilder) -> Result<Connection, ClientError> {
         let stream_handle = stream.handle();
         let cancelled = TerminateOnDrop(Some(stream_handle.clone()));
         let session = session.connect(stream).await;

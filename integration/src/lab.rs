@@ -310,6 +310,12 @@ impl Lab {
         self.gateway.end_session(session, output)
     }
 
+    /// Forgets every session: ResumeSession and TerminateSession answer that there is none. Their sockets stay until they
+    /// are cut.
+    pub fn forget_sessions(&self) {
+        self.gateway.forget_sessions();
+    }
+
     /// Cuts the node's socket of every session now.
     pub fn cut_nodes(&self, cut: Cut) {
         self.gateway.cut_nodes(cut);

@@ -45,12 +45,13 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 
-    /// How long a lost connection is tried to be resumed, in seconds [default: 600]
+    /// How long a lost connection is tried to be resumed, and a node waited for that answers nothing, in seconds
+    /// [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(..=MAX_SECONDS))]
     pub(crate) resume_timeout: Option<u32>,
 
-    /// Ask the SSH server for a sign of life after so many seconds of silence, and give up after three without; 0 for
-    /// never, the default (as `-o ServerAliveInterval`)
+    /// Ask the SSH server for a sign of life after so many seconds of silence, so that the session does not count as
+    /// idle; 0 for never, the default. As `-o ServerAliveInterval`, which gives up after three without an answer
     #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(..=MAX_SECONDS))]
     pub(crate) keepalive: Option<u32>,
 

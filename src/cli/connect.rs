@@ -6,13 +6,17 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+use super::options::RekeyLimit;
 use super::report::{self, CliError};
 use super::settings::ConnectionSettings;
 use super::target::Target;
 use super::{identity, notices};
-use crate::client::{Client, Connection};
+use crate::client::{Client, ClientError, Connection};
 use crate::ssh::{HostKeyCheck, PrivateKey, SessionBuilder};
 use crate::stream::TargetId;
+
+/// How long a key is used where only an amount of data was named.
+const REKEY_TIME: Duration = Duration::from_hours(1);
 
 /// Longest wait for SSM sessions to end when a signal ends the process.
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -38,21 +42,23 @@ impl<'a> Dialer<'a> {
     pub(crate) async fn connect(&self, target: &Target, interactive: bool) -> Result<Connection, CliError> {
         // Before anything is asked of the network: a key that may not be used costs no session.
         let keys = self.keys.get_or_try_init(|| identity::load(self.settings)).await?;
-        let connecting = self.dial(target, self.session(target, keys, interactive));
+        let connecting = self.dial(target, self.session(target, keys, interactive), interactive);
         let connection = match self.settings.connect_timeout {
             Some(limit) => timeout(limit, connecting).await.unwrap_or(Err(CliError::ConnectTimeout(limit)))?,
             None => connecting.await?,
         };
         self.tell_new_host_key(&connection, target);
-        if let Some(patience) = notices::patience(self.settings.log_level, interactive) {
-            tokio::spawn(notices::follow(connection.stream().connection(), patience, interactive));
-        }
         Ok(connection)
     }
 
-    async fn dial(&self, target: &Target, session: SessionBuilder) -> Result<Connection, CliError> {
+    /// Outages are told from the beginning: those of the login too.
+    async fn dial(&self, target: &Target, session: SessionBuilder, interactive: bool) -> Result<Connection, CliError> {
         let client = self.client.get_or_try_init(|| self.client()).await?;
-        Ok(client.connect(&target.node, self.settings.port, session).await?)
+        let opening = client.begin(&target.node, self.settings.port);
+        if let Some(patience) = notices::patience(self.settings.log_level, interactive) {
+            tokio::spawn(notices::follow(opening.handle().connection(), patience, interactive));
+        }
+        Ok(client.login(opening.await.map_err(ClientError::from)?, session).await?)
     }
 
     async fn client(&self) -> Result<Client, CliError> {
@@ -149,7 +155,11 @@ fn session(settings: &ConnectionSettings, target: &Target, keys: &[PrivateKey]) 
     let mut session = SessionBuilder::new(settings.user_at(target)).host_keys(host_keys);
     session = session.compression(settings.compression == Some(true));
     if let Some(interval) = settings.server_alive_interval {
-        session = session.keepalive(interval);
+        session = session.keepalive(interval).keepalive_max(settings.server_alive_count_max);
+    }
+    if settings.rekey != RekeyLimit::default() {
+        let RekeyLimit { bytes, time } = settings.rekey;
+        session = session.rekey_after(bytes.unwrap_or(usize::MAX), time.unwrap_or(REKEY_TIME));
     }
     keys.iter().cloned().fold(session, SessionBuilder::identity)
 }

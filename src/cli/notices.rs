@@ -1,4 +1,4 @@
-//! What a user is told about a connection that is lost and comes back.
+//! What a user is told about a connection that is lost and comes back, and about a node that does not answer.
 
 use std::future::pending;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::options::LogLevel;
-use super::report;
+use super::{report, terminal};
 use crate::stream::ConnectionState;
 
 /// An outage that is over sooner is not worth a line on somebody's screen.
@@ -31,7 +31,12 @@ pub(crate) async fn follow(mut connection: watch::Receiver<ConnectionState>, pat
         let state = connection.borrow_and_update().clone();
         match &state {
             ConnectionState::Closed => return,
-            ConnectionState::Reconnecting { since, cause, .. } => outage.begin(*since, cause),
+            ConnectionState::Reconnecting { since, cause, .. } => {
+                outage.begin(*since, "connection lost, reconnecting…", cause);
+            }
+            ConnectionState::Unanswered { since, .. } => {
+                outage.begin(*since, "the node does not answer…", "still waiting");
+            }
             _ => outage.end(),
         }
         tokio::select! {
@@ -45,14 +50,15 @@ pub(crate) async fn follow(mut connection: watch::Receiver<ConnectionState>, pat
 #[derive(Debug, Default)]
 struct Outage {
     since: Option<Instant>,
+    what: &'static str,
     cause: String,
     is_told: bool,
 }
 
 impl Outage {
     /// A connection that came back and was lost again before it carried anything goes on with the same outage.
-    fn begin(&mut self, since: Instant, cause: &str) {
-        self.since = Some(since);
+    fn begin(&mut self, since: Instant, what: &'static str, cause: &str) {
+        (self.since, self.what) = (Some(since), what);
         cause.clone_into(&mut self.cause);
     }
 
@@ -73,9 +79,13 @@ impl Outage {
 
     fn tell(&mut self, interactive: bool) {
         self.is_told = true;
-        let line = "connection lost, reconnecting…";
-        let what = if interactive { "~. to give up" } else { &self.cause };
-        report::aside(&format!("{line} {what}"));
+        let advice = match (interactive, terminal::is_raw()) {
+            (true, true) => "~. to give up",
+            // Before there is a shell nobody listens for escapes.
+            (true, false) => "Ctrl-C to give up",
+            (false, _) => &self.cause,
+        };
+        report::aside(&format!("{} {advice}", self.what));
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct SshOptions {
     pub(crate) port: Option<u16>,
     pub(crate) request_tty: Option<RequestTty>,
     pub(crate) send_env: Vec<String>,
+    pub(crate) rekey_limit: Option<RekeyLimit>,
+    pub(crate) server_alive_count_max: Option<usize>,
     pub(crate) server_alive_interval: Option<Duration>,
     pub(crate) set_env: Vec<(String, String)>,
     pub(crate) strict_host_key_checking: Option<StrictHostKeyChecking>,
@@ -36,6 +38,13 @@ pub(crate) enum RequestTty {
     Yes,
     /// Whatever standard input is.
     Force,
+}
+
+/// When new keys are agreed; what is not said is as usual.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RekeyLimit {
+    pub(crate) bytes: Option<usize>,
+    pub(crate) time: Option<Duration>,
 }
 
 /// How much is said on stderr.
@@ -73,8 +82,10 @@ const KEYS: &[(&str, Setter)] = &[
     ("IdentityFile", |o, v| push(&mut o.identity_files, PathBuf::from(v))),
     ("LogLevel", |o, v| first(&mut o.log_level, log_level(v)?)),
     ("Port", |o, v| first(&mut o.port, port(v)?)),
+    ("RekeyLimit", |o, v| first(&mut o.rekey_limit, rekey_limit(v)?)),
     ("RequestTTY", |o, v| first(&mut o.request_tty, request_tty(v)?)),
     ("SendEnv", |o, v| extend(&mut o.send_env, words(v)?)),
+    ("ServerAliveCountMax", |o, v| first(&mut o.server_alive_count_max, count(v)?)),
     ("ServerAliveInterval", |o, v| first(&mut o.server_alive_interval, duration(v)?)),
     ("SetEnv", |o, v| extend(&mut o.set_env, assignments(v)?)),
     ("StrictHostKeyChecking", |o, v| first(&mut o.strict_host_key_checking, strictness(v)?)),
@@ -202,6 +213,34 @@ fn duration(value: &OsStr) -> Result<Duration, &'static str> {
     Ok(Duration::from_secs(u64::from(seconds) * unit))
 }
 
+fn count(value: &OsStr) -> Result<usize, &'static str> {
+    value.to_str().and_then(|text| text.parse().ok()).ok_or("a number")
+}
+
+/// An amount of data and, behind it, a time; `default` and `none` for the one, `none` for the other.
+fn rekey_limit(value: &OsStr) -> Result<RekeyLimit, &'static str> {
+    const EXPECTED: &str = "an amount of data such as 512M, and optionally a time such as 1h";
+    let (amount, time) = match text(value, EXPECTED)?.split_once(char::is_whitespace) {
+        Some((amount, time)) => (amount, Some(time.trim_start())),
+        None => (text(value, EXPECTED)?, None),
+    };
+    let bytes = if is_usual(amount) { None } else { Some(bytes(amount).ok_or(EXPECTED)?) };
+    let time = time.filter(|time| !is_usual(time)).map(|time| duration(OsStr::new(time)));
+    Ok(RekeyLimit { bytes, time: time.transpose().map_err(|_| EXPECTED)? })
+}
+
+fn is_usual(text: &str) -> bool {
+    text.eq_ignore_ascii_case("default") || text.eq_ignore_ascii_case("none")
+}
+
+/// A number of bytes with one of ssh's suffixes. Keys for less than 16 bytes are refused, as ssh does.
+fn bytes(text: &str) -> Option<usize> {
+    let units = [('K', 10), ('M', 20), ('G', 30)];
+    let unit = units.iter().find(|(letter, _)| text.ends_with([*letter, letter.to_ascii_lowercase()]));
+    let number = unit.map_or(text, |_| &text[..text.len() - 1]).parse::<usize>().ok()?;
+    number.checked_mul(1 << unit.map_or(0, |(_, shift)| *shift)).filter(|bytes| *bytes >= 16)
+}
+
 /// Words between white space; double quotes hold one together.
 fn words(value: &OsStr) -> Result<Vec<String>, &'static str> {
     let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
@@ -252,7 +291,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_answered_with_the_known_ones() {
-        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: BatchMode, Compression, ConnectTimeout, IdentityFile, LogLevel, Port, RequestTTY, SendEnv, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
+        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: BatchMode, Compression, ConnectTimeout, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
     }
 
     #[test]
@@ -277,6 +316,19 @@ mod tests {
         let pairs = [("A", "1"), ("B", "two words"), ("C", "")];
         assert_eq!(options.set_env, pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(options.send_env, ["LANG", "LC_*"]);
+    }
+
+    #[test]
+    fn new_keys_are_agreed_after_an_amount_a_time_or_both() {
+        let limit = |given: &str| parse(&[given]).unwrap().rekey_limit.unwrap();
+        let (bytes, time) = (Some(256 << 10), Some(Duration::from_secs(90)));
+        assert_eq!(limit("RekeyLimit=256K"), RekeyLimit { bytes, time: None });
+        assert_eq!(limit("RekeyLimit 256k 90"), RekeyLimit { bytes, time });
+        assert_eq!(limit("RekeyLimit=\"default 90s\""), RekeyLimit { bytes: None, time });
+        assert_eq!(limit("RekeyLimit=1G none").bytes, Some(1 << 30));
+        for wrong in ["RekeyLimit=15", "RekeyLimit=much", "RekeyLimit=1M soon", "RekeyLimit=99999999999G"] {
+            assert!(message(wrong).contains("such as 512M"), "{wrong}");
+        }
     }
 
     #[test]

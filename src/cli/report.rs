@@ -282,6 +282,9 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
         StreamError::Channel(ChannelError::MalformedHandshake { .. }) => {
             vec![hint("the document AWS-StartSSHSession needs SSM agent 2.3.672.0 or later")]
         }
+        StreamError::NodeSilent { .. } => {
+            vec![hint("is the node running, and its SSM agent? `--resume-timeout` says how long to wait for it")]
+        }
         StreamError::Lost { .. } => vec![hint("connect again; what ran on the node's terminal has been hung up")],
         StreamError::NotTerminated { .. } => {
             vec![hint(
@@ -304,6 +307,10 @@ fn ssh_hints(error: &SshError) -> Vec<Hint> {
             vec![hint("another user is named with `USER@NODE`, another key with `-i FILE`")]
         }
         SshError::Lost(Lost::Eof) => vec![hint("the node's log of sshd may say why (`journalctl -u ssh -u sshd`)")],
+        SshError::Lost(Lost::ServerSilent(_)) => vec![hint(
+            "connect again; longer outages are survived with a larger ServerAliveCountMax, or with `--keepalive` in its place",
+        )],
+        SshError::LoginTimeout(_) => vec![hint("is the node overloaded, or its connection? `-v` shows how far it got")],
         SshError::Lost(Lost::NotSsh) => vec![hint("another port is named with `-p` (ssmcp: `-P`)")],
         SshError::RequestRefused { .. } => vec![hint("the node's sshd_config or the key's options forbid it")],
         _ => Vec::new(),

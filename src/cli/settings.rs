@@ -9,13 +9,16 @@ use http::Uri;
 
 use super::args::{ConnectionArgs, SsmsshArgs};
 use super::environment::{Environment, NotUtf8};
-use super::options::{LogLevel, OptionError, RequestTty, SshOptions};
+use super::options::{LogLevel, OptionError, RekeyLimit, RequestTty, SshOptions};
 use super::target::Target;
 use crate::ssh::StrictHostKeyChecking;
 use crate::stream::{Network, ProxyConfig, ProxyError, StreamOptions};
 
 const DEFAULT_USER: &str = "ec2-user";
 const DEFAULT_PORT: u16 = 22;
+
+/// Who does not want a lost connection to be resumed still wants a node that is busy for a moment to be waited for.
+const LEAST_NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Names in `~/.ssh`, in the order of trial.
 const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
@@ -62,6 +65,9 @@ pub(crate) struct ConnectionSettings {
     pub(crate) connect_timeout: Option<Duration>,
     /// How long the server may be silent before it is asked for a sign of life.
     pub(crate) server_alive_interval: Option<Duration>,
+    /// How many questions may go unanswered; zero is any number.
+    pub(crate) server_alive_count_max: usize,
+    pub(crate) rekey: RekeyLimit,
     pub(crate) stream: StreamSettings,
     pub(crate) askpass: Option<Askpass>,
     pub(crate) log_level: LogLevel,
@@ -153,6 +159,8 @@ impl ConnectionSettings {
             server_alive_interval: seconds(args.keepalive)
                 .or(options.server_alive_interval)
                 .filter(|interval| !interval.is_zero()),
+            server_alive_count_max: options.server_alive_count_max.unwrap_or(alive_count(args)),
+            rekey: options.rekey_limit.unwrap_or_default(),
             stream: StreamSettings {
                 resume_timeout: seconds(args.resume_timeout),
                 max_payload: args.max_payload.and_then(|bytes| bytes.try_into().ok()),
@@ -181,7 +189,10 @@ impl ConnectionSettings {
     /// Options of the streams.
     pub(crate) fn stream_options(&self) -> StreamOptions {
         let (said, mut options) = (&self.stream, StreamOptions::default());
-        options.resume_timeout = said.resume_timeout.unwrap_or(options.resume_timeout);
+        if let Some(limit) = said.resume_timeout {
+            options.resume_timeout = limit;
+            options.node_timeout = limit.max(LEAST_NODE_TIMEOUT);
+        }
         options.channel.max_payload = said.max_payload.unwrap_or(options.channel.max_payload);
         if let Some(rate) = said.max_frames_per_second {
             options.channel.max_frames_per_second = NonZeroU32::new(rate);
@@ -293,6 +304,12 @@ fn log_level(args: &ConnectionArgs, options: &SshOptions) -> LogLevel {
         (1, _) => LogLevel::Stages,
         (2.., _) => LogLevel::Debug,
     }
+}
+
+/// As in ssh; but who asks for `--keepalive` wants to stay connected, and whether the connection is lost is for the
+/// stream to say, which survives outages that three questions do not.
+fn alive_count(args: &ConnectionArgs) -> usize {
+    if args.keepalive.is_some() { 0 } else { 3 }
 }
 
 fn request_tty(args: &SsmsshArgs, options: &SshOptions) -> RequestTty {
@@ -441,6 +458,10 @@ mod tests {
         assert_eq!((settings.connect_timeout, settings.server_alive_interval), (None, None));
         let keepalive = |words: &[&str]| resolve(words, &[]).connection.server_alive_interval.map(|it| it.as_secs());
         assert_eq!(keepalive(&["--keepalive", "15", "-o", "ServerAliveInterval=30", NODE]), Some(15));
+        let count = |words: &[&str]| resolve(words, &[]).connection.server_alive_count_max;
+        assert_eq!(count(&["--keepalive", "15", NODE]), 0);
+        assert_eq!(count(&["-o", "ServerAliveInterval=30", NODE]), 3);
+        assert_eq!(count(&["--keepalive", "15", "-o", "ServerAliveCountMax=2", NODE]), 2);
         assert_eq!(keepalive(&["--keepalive", "0", "-o", "ServerAliveInterval=30", NODE]), None);
     }
 

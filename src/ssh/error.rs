@@ -1,6 +1,6 @@
 //! What can go wrong between a stream and a command's exit status.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use super::{channel::Outcome, host_key::HostKeyError, transport::TransportError};
 
@@ -29,6 +29,9 @@ pub enum SshError {
         /// What was asked for: `a pseudo-terminal`, `a shell`, `the command`, `the subsystem "sftp"`.
         request: String,
     },
+    /// The server did not let us in, nor refuse to, in time.
+    #[error("the SSH server has not completed the login within {} s", .0.as_secs())]
+    LoginTimeout(Duration),
     /// The channel ended in order, but the server never said how the command ended.
     #[error("the SSH server closed the channel without reporting how the command ended")]
     NoExitStatus,
@@ -52,7 +55,7 @@ impl SshError {
         match self {
             Self::Lost(Lost::Transport(error)) => error.as_io().kind(),
             Self::Lost(Lost::Eof) => io::ErrorKind::UnexpectedEof,
-            Self::Lost(Lost::ServerSilent) => io::ErrorKind::TimedOut,
+            Self::Lost(Lost::ServerSilent(_)) | Self::LoginTimeout(_) => io::ErrorKind::TimedOut,
             Self::Lost(_) => io::ErrorKind::ConnectionAborted,
             Self::RequestRefused { .. } | Self::ChannelRefused { .. } => io::ErrorKind::ConnectionRefused,
             _ => io::ErrorKind::Other,
@@ -105,9 +108,9 @@ pub enum Lost {
         /// The server's list.
         offered: String,
     },
-    /// The server no longer answers keepalives.
-    #[error("the SSH server no longer answers")]
-    ServerSilent,
+    /// The server no longer answers keepalives; nothing has come from it for so long.
+    #[error("the SSH server no longer answers: nothing has come from it for {} s", .0.as_secs())]
+    ServerSilent(Duration),
     /// The server broke the protocol, or a signature or MAC is wrong.
     #[error("the SSH protocol failed: {0}")]
     Protocol(#[source] Arc<dyn std::error::Error + Send + Sync>),
@@ -117,10 +120,15 @@ pub enum Lost {
 }
 
 impl Lost {
-    /// `transport` is what the stream reported, which russh passes on in some places only.
-    pub(super) fn new(error: russh::Error, transport: Option<TransportError>) -> Self {
+    /// `transport` is what the stream reported, which russh passes on in some places only; `patience` is how long the
+    /// server was waited for where it is the one that is silent.
+    pub(super) fn new(error: russh::Error, transport: Option<TransportError>, patience: Duration) -> Self {
         use russh::Error as E;
 
+        // The stream is shut down only after that, and may fail then.
+        if matches!(error, E::KeepaliveTimeout) {
+            return Self::ServerSilent(patience);
+        }
         if let Some(error) = transport {
             return Self::Transport(error);
         }
@@ -133,7 +141,6 @@ impl Lost {
             E::NoCommonAlgo { kind, theirs, .. } => {
                 Self::NoCommonAlgorithm { kind: kind_name(&kind), offered: theirs.join(", ") }
             }
-            E::KeepaliveTimeout | E::InactivityTimeout => Self::ServerSilent,
             error => Self::Protocol(Arc::new(error)),
         }
     }

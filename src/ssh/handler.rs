@@ -6,6 +6,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use russh::{
@@ -29,6 +30,8 @@ pub(super) struct Events {
     on_banner: Option<Banner>,
     transport: Arc<TransportState>,
     ended: watch::Sender<Option<Lost>>,
+    /// How long nothing has come when the server is given up.
+    patience: Duration,
 }
 
 impl Events {
@@ -36,11 +39,13 @@ impl Events {
         check: Arc<HostKeyCheck>,
         on_banner: Option<Banner>,
         transport: Arc<TransportState>,
+        patience: Duration,
     ) -> (Self, Arc<Shared>) {
         let (ended, ended_out) = watch::channel(None);
-        let shared = Shared { transport: Arc::clone(&transport), ended: ended_out, closing: watch::Sender::new(false) };
-        let events = Self { check, host_key: Arc::default(), compressed: Arc::default(), on_banner, transport, ended };
-        (events, Arc::new(shared))
+        let closing = watch::Sender::new(false);
+        let shared = Shared { transport: Arc::clone(&transport), ended: ended_out, closing, patience };
+        let (host_key, compressed) = Default::default();
+        (Self { check, host_key, compressed, on_banner, transport, ended, patience }, Arc::new(shared))
     }
 
     /// Filled when the host key has been accepted.
@@ -109,7 +114,7 @@ impl Handler for Events {
                 (Lost::ByServer { code: info.reason_code as u32, message: info.message }, Ok(()))
             }
             DisconnectReason::Error(HandlerError::Russh(error)) => {
-                (Lost::new(error, self.transport.error()), Err(russh::Error::Disconnect.into()))
+                (Lost::new(error, self.transport.error(), self.patience), Err(russh::Error::Disconnect.into()))
             }
             DisconnectReason::Error(error) => (Lost::Closed, Err(error)),
         };

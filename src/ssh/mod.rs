@@ -58,6 +58,13 @@ pub use key::{KeyError, KeyFile, PrivateKey};
 pub use pty::{Pty, PtyMode};
 pub use transport::TransportError;
 
+/// Longest wait for a server to let us in, unless told otherwise: what OpenSSH's server grants (`LoginGraceTime`).
+const LOGIN_TIMEOUT: Duration = Duration::from_mins(2);
+/// Keepalives that may go unanswered, as in OpenSSH (`ServerAliveCountMax`).
+const KEEPALIVE_MAX: usize = 3;
+/// The most bytes under one key: what RFC 4253, section 9, recommends.
+const MAX_REKEY_BYTES: usize = 1 << 30;
+
 /// The window of a session for people: what the server may have on its way when Ctrl-C is pressed.
 ///
 /// Twice what a link of 1 MB/s carries in 100 ms, because russh opens it again when half is used.
@@ -76,8 +83,26 @@ pub struct SessionBuilder {
     host_keys: Option<HostKeyCheck>,
     on_banner: Option<Banner>,
     interactive: bool,
-    keepalive: Option<Duration>,
+    keepalive: Keepalive,
+    limits: russh::Limits,
+    login_timeout: Duration,
     compression: bool,
+}
+
+/// When the server is asked for a sign of life, and when it is given up.
+#[derive(Debug, Clone, Copy)]
+struct Keepalive {
+    interval: Option<Duration>,
+    /// Zero is for ever.
+    max: usize,
+}
+
+impl Keepalive {
+    /// How long nothing has come when the server is given up: the questions, and the time for the last answer.
+    fn patience(self) -> Duration {
+        let rounds = u32::try_from(self.max.saturating_add(1)).unwrap_or(u32::MAX);
+        self.interval.unwrap_or_default().saturating_mul(rounds)
+    }
 }
 
 type Banner = Box<dyn FnMut(&str) + Send>;
@@ -91,7 +116,9 @@ impl SessionBuilder {
             host_keys: None,
             on_banner: None,
             interactive: false,
-            keepalive: None,
+            keepalive: Keepalive { interval: None, max: KEEPALIVE_MAX },
+            limits: russh::Limits::default(),
+            login_timeout: LOGIN_TIMEOUT,
             compression: false,
         }
     }
@@ -126,11 +153,36 @@ impl SessionBuilder {
         self
     }
 
-    /// Asks the server for a sign of life after so long without one, and gives up after the third that is not answered.
-    /// Default: never, the stream below is trusted to notice.
+    /// Asks the server for a sign of life after so long without one, and gives up when it leaves more than
+    /// [`keepalive_max`](Self::keepalive_max) of these questions unanswered. Default: never, the stream below is trusted to
+    /// notice.
     #[must_use]
     pub fn keepalive(mut self, interval: Duration) -> Self {
-        self.keepalive = Some(interval);
+        self.keepalive.interval = Some(interval);
+        self
+    }
+
+    /// How many questions of [`keepalive`](Self::keepalive) in a row may go unanswered; 0 is any number. Default 3. A stream
+    /// that survives outages, as that of an SSM session does, is given up in the middle of one that lasts longer.
+    #[must_use]
+    pub fn keepalive_max(mut self, count: usize) -> Self {
+        self.keepalive.max = count;
+        self
+    }
+
+    /// Agrees new keys after so many bytes in either direction, or so long a time. Default 1 GiB, which is also the most,
+    /// and one hour. Each time costs two round trips in which nothing else is sent. The server may ask sooner.
+    #[must_use]
+    pub fn rekey_after(mut self, bytes: usize, time: Duration) -> Self {
+        let bytes = bytes.min(MAX_REKEY_BYTES);
+        self.limits = russh::Limits::new(bytes, bytes, time);
+        self
+    }
+
+    /// How long the key exchange and the login may take. Default 2 min, as long as OpenSSH's server waits for a login.
+    #[must_use]
+    pub fn login_timeout(mut self, limit: Duration) -> Self {
+        self.login_timeout = limit;
         self
     }
 
@@ -151,13 +203,22 @@ impl SessionBuilder {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let limit = self.login_timeout;
+        let login = tokio::time::timeout(limit, self.log_in(stream)).await;
+        login.unwrap_or(Err(SshError::LoginTimeout(limit)))
+    }
+
+    async fn log_in<S>(self, stream: S) -> Result<Session, SshError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let started = Instant::now();
         let check = Arc::new(self.host_keys.unwrap_or_else(HostKeyCheck::none));
         let preferred = algorithms::preferred(&check.known_types().await?, self.compression);
-        let config = config(preferred, self.interactive, self.keepalive);
+        let config = config(preferred, self.interactive, self.keepalive, self.limits);
         let (stream, transport) = Transport::new(stream);
         let cut = CutOnDrop(Some(Arc::clone(&transport)));
-        let (events, shared) = Events::new(check, self.on_banner, transport);
+        let (events, shared) = Events::new(check, self.on_banner, transport, self.keepalive.patience());
         let (host_key, compressed) = (events.host_key(), events.compressed());
         let mut handle = match russh::client::connect_stream(Arc::new(config), stream, events).await {
             Ok(handle) => handle,
@@ -183,7 +244,12 @@ impl fmt::Debug for SessionBuilder {
     }
 }
 
-fn config(preferred: russh::Preferred, interactive: bool, keepalive: Option<Duration>) -> russh::client::Config {
+fn config(
+    preferred: russh::Preferred,
+    interactive: bool,
+    keepalive: Keepalive,
+    limits: russh::Limits,
+) -> russh::client::Config {
     russh::client::Config {
         client_id: russh::SshId::Standard(
             concat!("SSH-2.0-", env!("CARGO_PKG_NAME"), "_", env!("CARGO_PKG_VERSION")).into(),
@@ -191,8 +257,9 @@ fn config(preferred: russh::Preferred, interactive: bool, keepalive: Option<Dura
         window_size: if interactive { INTERACTIVE_WINDOW } else { BULK_WINDOW },
         maximum_packet_size: MAX_PACKET,
         channel_buffer_size: CHANNEL_QUEUE,
-        keepalive_interval: keepalive,
-        keepalive_max: 3,
+        keepalive_interval: keepalive.interval,
+        keepalive_max: keepalive.max,
+        limits,
         preferred,
         ..russh::client::Config::default()
     }
@@ -315,6 +382,8 @@ struct Shared {
     transport: Arc<TransportState>,
     ended: watch::Receiver<Option<Lost>>,
     closing: watch::Sender<bool>,
+    /// How long nothing has come when the server is given up.
+    patience: Duration,
 }
 
 impl Shared {
@@ -329,7 +398,7 @@ impl Shared {
         match error {
             HandlerError::HostKey(error) => error.into(),
             HandlerError::Russh(russh::Error::Disconnect) => self.lost().await.into(),
-            HandlerError::Russh(error) => Lost::new(error, self.transport.error()).into(),
+            HandlerError::Russh(error) => Lost::new(error, self.transport.error(), self.patience).into(),
         }
     }
 

@@ -1,20 +1,27 @@
 //! The way out of this machine: name resolution, TCP, the proxy, TLS. The API and the WebSocket both take it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::proxy::{Proxy, ProxyConfig};
 use super::tls::{self, Roots};
 
-/// The longest wait for one address of a host that has several, of which some may lead nowhere.
+/// The longest wait for one address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an address has the network for itself before the next is tried beside it (RFC 8305, section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How connections leave this machine: through which proxy, and whose certificates they believe.
 ///
@@ -97,21 +104,59 @@ fn host_and_port(uri: &Uri) -> (&str, u16) {
     (host, uri.port_u16().unwrap_or(if is_tls(uri) { 443 } else { 80 }))
 }
 
-/// Tries the host's addresses in turn; one that does not answer leaves time for the next.
+/// A connection to whichever of the host's addresses answers first.
 async fn tcp(host: &str, port: u16) -> Result<Transport, DialError> {
     let unresolved = |source| DialError::Resolve { host: host.to_owned(), source };
-    let mut last = unresolved(io::Error::new(ErrorKind::NotFound, "it has no address"));
-    for address in lookup_host((host, port)).await.map_err(unresolved)? {
-        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(tcp)) => {
-                tcp.set_nodelay(true)?;
-                return Ok(Box::new(tcp));
-            }
-            Ok(Err(error)) => last = error.into(),
-            Err(_) => last = DialError::TimedOut(ADDRESS_TIMEOUT),
+    let addresses = lookup_host((host, port)).await.map_err(unresolved)?;
+    let tcp = first_of(by_turns(addresses), connect).await;
+    let no_address = || unresolved(io::Error::new(ErrorKind::NotFound, "it has no address"));
+    let tcp = tcp.unwrap_or_else(|| Err(no_address()))?;
+    tcp.set_nodelay(true)?;
+    Ok(Box::new(tcp))
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
+    let tcp = timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await;
+    Ok(tcp.map_err(|_| DialError::TimedOut(ADDRESS_TIMEOUT))??)
+}
+
+/// The addresses of both families by turns, beginning with the one that the system prefers: a family that leads nowhere
+/// costs one head start, however many addresses it has.
+fn by_turns(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
+    let mut addresses = addresses.peekable();
+    let is_v6_first = addresses.peek().is_some_and(SocketAddr::is_ipv6);
+    let (mut first, mut second): (VecDeque<_>, VecDeque<_>) =
+        addresses.partition(|address| address.is_ipv6() == is_v6_first);
+    let mut turns = VecDeque::with_capacity(first.len() + second.len());
+    while !first.is_empty() || !second.is_empty() {
+        turns.extend(first.pop_front());
+        turns.extend(second.pop_front());
+    }
+    turns
+}
+
+/// Tries each address when the one before has failed or has had its head start; the first that answers is taken, and the
+/// others are dropped. None where there are no addresses; the last failure where none answers.
+async fn first_of<T, F: Future<Output = Result<T, DialError>>>(
+    mut addresses: VecDeque<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> Option<Result<T, DialError>> {
+    let (mut tries, mut failure) = (FuturesUnordered::new(), None);
+    loop {
+        match addresses.pop_front() {
+            Some(address) => tries.push(connect(address)),
+            None if tries.is_empty() => return failure,
+            None => {}
+        }
+        let more = !addresses.is_empty();
+        tokio::select! {
+            Some(result) = tries.next() => match result {
+                Ok(connection) => return Some(Ok(connection)),
+                Err(error) => failure = Some(Err(error)),
+            },
+            () = sleep(HEAD_START), if more => {}
         }
     }
-    Err(last)
 }
 
 /// A connection, of whatever layers.
@@ -215,5 +260,63 @@ impl DialError {
                 ErrorKind::InvalidData
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn addresses(list: &[&str]) -> VecDeque<SocketAddr> {
+        by_turns(list.iter().map(|text| text.parse().unwrap()))
+    }
+
+    #[test]
+    fn the_families_take_turns_and_the_preferred_one_begins() {
+        let turns = addresses(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "1.1.1.2:1"]);
+        let expected = ["[::1]:1", "1.1.1.1:1", "[::2]:1", "1.1.1.2:1", "[::3]:1"];
+        assert_eq!(turns, expected.map(|text| text.parse().unwrap()));
+        assert!(by_turns(std::iter::empty()).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_leads_nowhere_costs_its_head_start_only() {
+        let start = Instant::now();
+        let tried = Mutex::new(Vec::new());
+        let answered = first_of(addresses(&["1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1", "1.1.1.4:1"]), async |address| {
+            tried.lock().unwrap().push(start.elapsed());
+            if address.to_string() != "1.1.1.3:1" {
+                pending::<()>().await;
+            }
+            Ok(address)
+        });
+        assert_eq!(answered.await.unwrap().unwrap().to_string(), "1.1.1.3:1");
+        assert_eq!(*tried.lock().unwrap(), [Duration::ZERO, HEAD_START, HEAD_START * 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_refuses_makes_room_at_once_and_the_last_failure_is_told() {
+        let start = Instant::now();
+        let refused = |address: SocketAddr| async move {
+            Err::<(), _>(DialError::Io(io::Error::new(ErrorKind::ConnectionRefused, address.to_string())))
+        };
+        let failure = first_of(addresses(&["1.1.1.1:1", "1.1.1.2:1"]), refused).await.unwrap().unwrap_err();
+        assert_eq!((failure.to_string().as_str(), start.elapsed()), ("1.1.1.2:1", Duration::ZERO));
+        assert!(first_of(VecDeque::new(), refused).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_address_may_still_answer_while_others_are_tried() {
+        let slow = |address: SocketAddr| async move {
+            let time = if address.port() == 1 { HEAD_START * 3 } else { Duration::from_hours(1) };
+            sleep(time).await;
+            Ok(address.port())
+        };
+        assert_eq!(first_of(addresses(&["1.1.1.1:1", "1.1.1.2:2"]), slow).await.unwrap().unwrap(), 1);
     }
 }

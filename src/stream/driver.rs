@@ -19,6 +19,7 @@ use super::payload::LargePayloads;
 use super::quote::{REFUSAL, quote};
 use super::service::{Grant, SsmService, StartRequest, report_stage};
 use super::shared::{Goal, Shared, State, wake};
+use super::silence::Silence;
 use super::socket::{Connect, Socket};
 use super::{ConnectionState, StreamError, StreamOptions, url};
 use crate::datachannel::{CloseReason, Event, Transmit};
@@ -115,6 +116,7 @@ struct Driver<'a> {
     /// The outage under way, until a connection has carried something or has lasted.
     outage: Option<Outage>,
     large_payloads: LargePayloads,
+    silence: Silence,
     /// Since when an acknowledgement would have been seen: the socket is new, or was not read until then.
     attentive_since: Instant,
 }
@@ -158,6 +160,7 @@ impl<'a> Driver<'a> {
             connected: Connected { since: now(), progress: 0 },
             outage: None,
             large_payloads: LargePayloads::default(),
+            silence: Silence::default(),
             attentive_since: now(),
         }
     }
@@ -310,12 +313,37 @@ impl<'a> Driver<'a> {
         if port.is_some_and(|deadline| deadline <= now) {
             return Err(Stop::Failed(self.link.nothing_listens()));
         }
-        let Some((size, sent)) = state.channel.unproven_payload() else { return Ok(port) };
+        let answer = self.expect_answer(state, now)?;
+        let Some((size, sent)) = state.channel.unproven_payload() else { return Ok(earlier(port, answer)) };
         let deadline = LargePayloads::deadline(sent, self.attentive_since);
         if deadline <= now {
             return Err(Stop::Failed(StreamError::PayloadRefused { size, cut: None }));
         }
-        Ok(Some(port.map_or(deadline, |port| port.min(deadline))))
+        Ok(earlier(Some(deadline), earlier(port, answer)))
+    }
+
+    /// Tells of a node that answers nothing, and gives it up in the end; says when to look again.
+    fn expect_answer(&mut self, state: &State, now: Instant) -> Result<Option<Instant>, Stop> {
+        let limit = self.link.options.node_timeout;
+        self.silence.observe(&state.channel.stats(), self.attentive_since, now);
+        if self.silence.outlasts(limit, now) {
+            let target = self.link.request.target.clone();
+            return Err(Stop::Failed(StreamError::NodeSilent { target, waited: limit }));
+        }
+        let notable =
+            self.silence.notable(now).map(|since| ConnectionState::Unanswered { since, until: since + limit });
+        self.link.shared.connection.send_if_modified(|shown| match (&*shown, &notable) {
+            (ConnectionState::Connected, Some(silent)) => {
+                *shown = silent.clone();
+                true
+            }
+            (ConnectionState::Unanswered { .. }, None) => {
+                *shown = ConnectionState::Connected;
+                true
+            }
+            _ => false,
+        });
+        Ok(self.silence.deadline(limit, now))
     }
 
     /// Does what the user wants; says until when a shutdown may take.
@@ -403,4 +431,8 @@ impl<'a> Driver<'a> {
         }
         self.timer.as_mut().poll(cx)
     }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }

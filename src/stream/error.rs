@@ -82,6 +82,18 @@ pub enum StreamError {
         /// How long it was waited.
         waited: Duration,
     },
+    /// The node answered nothing more, while the service was there.
+    #[error(
+        "{target} has answered nothing for {} s, while the service was connected: it is switched off or cut off, or its \
+         SSH server hangs",
+        .waited.as_secs()
+    )]
+    NodeSilent {
+        /// The node.
+        target: TargetId,
+        /// How long it was waited.
+        waited: Duration,
+    },
     /// The first payload above 1 KiB did not get through: the connection was cut whenever it was sent, or it was never
     /// acknowledged. Another stream with payloads of 1 KiB may work.
     #[error(
@@ -165,7 +177,7 @@ impl StreamError {
             Self::Connect { source, .. } => source.kind(),
             Self::Cut(source) => source.kind(),
             Self::UpgradeRefused { .. } | Self::NothingListens { .. } => ErrorKind::ConnectionRefused,
-            Self::Channel(ChannelError::HandshakeTimeout(_)) => ErrorKind::TimedOut,
+            Self::Channel(ChannelError::HandshakeTimeout(_)) | Self::NodeSilent { .. } => ErrorKind::TimedOut,
             Self::Ended(_)
             | Self::EndedEarly
             | Self::Incomplete

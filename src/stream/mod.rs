@@ -29,6 +29,7 @@ mod proxy;
 mod quote;
 mod service;
 mod shared;
+mod silence;
 mod socket;
 mod tls;
 mod url;
@@ -72,6 +73,10 @@ pub struct StreamOptions {
     /// a connection that is read. Default 8 s. At the end of it nothing listens there, as far as can be seen: the session
     /// is terminated with [`StreamError::NothingListens`]. Before anything is written there is no limit.
     pub port_timeout: Duration,
+    /// How long the node may leave what is written unanswered, on a connection that is read: neither acknowledging nor
+    /// sending anything. Default 10 minutes. At the end of it the session is terminated with
+    /// [`StreamError::NodeSilent`]. While nothing is written there is no limit.
+    pub node_timeout: Duration,
     /// How the WebSocket leaves this machine. Default: directly, believing the system's root certificates. The API has
     /// its own: [`AwsServiceBuilder::network`](crate::aws::AwsServiceBuilder::network).
     pub network: Network,
@@ -88,6 +93,7 @@ impl Default for StreamOptions {
             resume_timeout: Duration::from_mins(10),
             drain_timeout: Duration::from_secs(2),
             port_timeout: Duration::from_secs(8),
+            node_timeout: Duration::from_mins(10),
             network: Network::default(),
             stream_host: None,
         }
@@ -110,6 +116,14 @@ pub enum ConnectionState {
         until: Instant,
         /// Why it was lost.
         cause: String,
+    },
+    /// The service is connected, and the node has answered nothing for 10 s, although something was written. Bytes flow
+    /// again when it does.
+    Unanswered {
+        /// When it was heard last, or the first unanswered byte was written.
+        since: Instant,
+        /// When it is given up.
+        until: Instant,
     },
     /// The session is over; [`StreamHandle::closed`] says how it ended, [`StreamError::Lost`] where it was given up.
     Closed,

@@ -23,14 +23,14 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use super::stream::{lab, lab_config};
 
 /// A lab behind TLS, as `localhost` at a port of its own, and the file of the authority that vouches for it.
-struct Secure {
+pub(crate) struct Secure {
     port: u16,
-    bundle: PathBuf,
+    pub(crate) bundle: PathBuf,
     _folder: TempDir,
 }
 
 impl Secure {
-    async fn before(lab: &ssm_lab::Lab) -> Self {
+    pub(crate) async fn before(lab: &ssm_lab::Lab) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate");
@@ -54,7 +54,7 @@ impl Secure {
         Self { port, bundle, _folder: folder }
     }
 
-    fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("localhost:{}", self.port)
     }
 
@@ -86,15 +86,15 @@ fn acceptor(issuer: &CertifiedIssuer<'_, KeyPair>) -> TlsAcceptor {
 }
 
 /// tinyproxy in the foreground, on a free port, for `jo` with the password `secret`. It ends with this value.
-struct Tinyproxy {
-    port: u16,
+pub(crate) struct Tinyproxy {
+    pub(crate) port: u16,
     log: PathBuf,
     _folder: TempDir,
     _process: Child,
 }
 
 impl Tinyproxy {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         // Between choosing the port and listening on it somebody else may take it.
         for _ in 0..5 {
             let free = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
@@ -133,7 +133,7 @@ impl Tinyproxy {
     }
 
     /// How many connections to `host` it was asked for.
-    fn connects(&self, host: &str) -> usize {
+    pub(crate) fn connects(&self, host: &str) -> usize {
         fs::read_to_string(&self.log).expect("a log").matches(&format!("CONNECT {host} HTTP/1.1")).count()
     }
 }

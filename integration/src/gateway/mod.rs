@@ -7,7 +7,7 @@ mod socket;
 mod tamper;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -48,6 +48,8 @@ pub(crate) struct Gateway {
 struct State {
     nodes: HashMap<String, Arc<Node>>,
     sessions: HashMap<String, Arc<Session>>,
+    /// Those that the API does not know any more.
+    forgotten: HashSet<String>,
     /// How many sessions were asked for.
     numbered: usize,
 }
@@ -108,7 +110,7 @@ impl Gateway {
 
     /// A new token for the client of a session that is not over.
     pub(crate) fn resume_session(&self, id: &str) -> Result<Opening, ResumeError> {
-        let session = self.session(id).ok_or(ResumeError::Unknown)?;
+        let session = self.known(id).ok_or(ResumeError::Unknown)?;
         if session.is_ended() || self.faults.borrow().refuse_resume {
             return Err(ResumeError::Ended);
         }
@@ -118,7 +120,7 @@ impl Gateway {
 
     /// Ends a session as TerminateSession does; says whether there is such a session.
     pub(crate) fn terminate_session(&self, id: &str) -> bool {
-        let Some(session) = self.session(id) else { return false };
+        let Some(session) = self.known(id) else { return false };
         self.events.record(Event::TerminateCalled { session: id.to_owned() });
         let node = self.state().nodes.get(&session.node).cloned();
         if let Some(node) = node {
@@ -161,11 +163,23 @@ impl Gateway {
         }
     }
 
+    /// Knows no session any more.
+    pub(crate) fn forget_sessions(&self) {
+        let mut state = self.state();
+        state.forgotten = state.sessions.keys().cloned().collect();
+    }
+
     /// Cuts every socket that a node has for a session.
     pub(crate) fn cut_nodes(&self, cut: Cut) {
         for session in self.state().sessions.values() {
             session.cut(Side::Node, cut);
         }
+    }
+
+    /// The session, unless it was forgotten.
+    fn known(&self, id: &str) -> Option<Arc<Session>> {
+        let state = self.state();
+        state.sessions.get(id).filter(|_| !state.forgotten.contains(id)).cloned()
     }
 
     pub(crate) fn session(&self, id: &str) -> Option<Arc<Session>> {

@@ -1,4 +1,4 @@
-//! A port of the node on which nothing listens.
+//! A port of the node on which nothing listens, and a node that answers no more.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::world::*;
+use crate::stream::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_port_that_takes_nothing_is_given_up_by_name_and_the_session_terminated() {
@@ -52,4 +53,42 @@ async fn a_port_that_speaks_is_there() {
     let mut greeting = [0; 5];
     patiently(stream.read_exact(&mut greeting)).await.unwrap();
     assert_eq!(node.read(1).await, b"k");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_answers_no_more_is_told_of_and_given_up_after_ten_minutes() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    stream.write_all(b"k").await.unwrap();
+    assert_eq!(node.read(1).await, b"k");
+    node.idle(Duration::from_hours(1)).await;
+    let (before, mut connection) = (Instant::now(), stream.handle().connection());
+    stream.write_all(b"l").await.unwrap();
+    let silent = async {
+        connection.wait_for(|state| matches!(state, ConnectionState::Unanswered { .. })).await.unwrap();
+        let told = before.elapsed().as_secs();
+        (told, patiently(stream.read_u8()).await.unwrap_err())
+    };
+    let swallowing = async { while node.next_unacknowledged().await.is_some() {} };
+    let ((told, error), ()) = tokio::join!(silent, swallowing);
+    assert_eq!((told, before.elapsed().as_secs()), (10, 600));
+    assert!(matches!(StreamError::from_io(&error), Some(StreamError::NodeSilent { .. })), "{error}");
+    let _ = patiently(stream.handle().closed()).await;
+    assert_eq!(world.service.calls().last().map(String::as_str), Some("terminate"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_answers_again_is_connected_again() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    let mut connection = stream.handle().connection();
+    stream.write_all(b"k").await.unwrap();
+    assert_eq!(node.read(1).await, b"k");
+    for _ in 0..3 {
+        stream.write_all(b"k").await.unwrap();
+        node.idle(Duration::from_mins(4)).await;
+        assert!(matches!(*connection.borrow_and_update(), ConnectionState::Unanswered { .. }));
+        assert_eq!(node.read(1).await, b"k");
+        connection.wait_for(|state| *state == ConnectionState::Connected).await.unwrap();
+    }
 }

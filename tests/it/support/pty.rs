@@ -24,6 +24,7 @@ pub(crate) struct Terminal {
     found: String,
     child: Child,
     screen: Arc<Mutex<vt100::Parser>>,
+    transcript: Arc<Mutex<Vec<u8>>>,
     changed: watch::Receiver<()>,
     _home: TempDir,
 }
@@ -39,8 +40,9 @@ impl Terminal {
         let (printed, keyboard) = pty.into_split();
         let screen = Arc::new(Mutex::new(vt100::Parser::new(ROWS, COLUMNS, 1000)));
         let (change, changed) = watch::channel(());
-        tokio::spawn(show(printed, Arc::clone(&screen), change));
-        Self { keyboard, line, found, child, screen, changed, _home: home }
+        let transcript = Arc::<Mutex<Vec<u8>>>::default();
+        tokio::spawn(show(printed, Arc::clone(&screen), Arc::clone(&transcript), change));
+        Self { keyboard, line, found, child, screen, transcript, changed, _home: home }
     }
 
     pub(crate) async fn type_keys(&mut self, keys: &str) {
@@ -76,6 +78,21 @@ impl Terminal {
         self.screen.lock().expect("unpoisoned").screen().contents()
     }
 
+    /// Everything that was printed so far, as it came.
+    pub(crate) fn transcript(&self) -> String {
+        String::from_utf8_lossy(&self.transcript.lock().expect("unpoisoned")).into_owned()
+    }
+
+    /// Waits until `text` has been printed, on the screen still or not.
+    pub(crate) async fn print(&mut self, text: &str) {
+        let printed = async {
+            while !self.transcript().contains(text) {
+                self.changed.changed().await.expect("the terminal is there");
+            }
+        };
+        tokio::time::timeout(LIMIT, printed).await.unwrap_or_else(|_| panic!("never printed: {text}"));
+    }
+
     /// Waits until a shell on the other side answers.
     pub(crate) async fn log_in(&mut self) {
         self.type_keys("echo ready-$((40 + 2))\r").await;
@@ -103,10 +120,16 @@ fn modes(line: &OwnedFd) -> String {
     format!("{:?}", tcgetattr(line).expect("modes"))
 }
 
-async fn show(mut printed: OwnedReadPty, screen: Arc<Mutex<vt100::Parser>>, change: watch::Sender<()>) {
+async fn show(
+    mut printed: OwnedReadPty,
+    screen: Arc<Mutex<vt100::Parser>>,
+    transcript: Arc<Mutex<Vec<u8>>>,
+    change: watch::Sender<()>,
+) {
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = printed.read(&mut buffer).await {
         screen.lock().expect("unpoisoned").process(&buffer[..length]);
+        transcript.lock().expect("unpoisoned").extend_from_slice(&buffer[..length]);
         change.send_replace(());
     }
 }
