@@ -13,6 +13,7 @@ mod copy_sftp;
 mod copy_streams;
 mod dependencies;
 mod examples;
+mod pitfalls;
 mod ssh_commands;
 mod ssh_compression;
 mod ssh_login;
