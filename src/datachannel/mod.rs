@@ -273,6 +273,11 @@ impl DataChannel {
         self.outbox.unanswered().filter(|_| self.stats.bytes_received == 0)
     }
 
+    /// Whether the agent is an old one that acknowledges a message once only: what is unacknowledged may have arrived.
+    pub fn is_agent_terse(&self) -> bool {
+        self.outbox.expects_single_acknowledgements()
+    }
+
     /// What has been seen so far.
     pub fn stats(&self) -> Stats {
         Stats {

@@ -152,6 +152,10 @@ impl Outbox {
         self.is_agent_old = true;
     }
 
+    pub(super) fn expects_single_acknowledgements(&self) -> bool {
+        self.is_agent_old
+    }
+
     /// Keeps the message with the next sequence number, which is leaving now.
     pub(super) fn push(&mut self, frame: Bytes, payload: usize, is_data: bool, now: Instant) {
         let sequence = self.next_sequence();

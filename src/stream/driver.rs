@@ -324,6 +324,9 @@ impl<'a> Driver<'a> {
 
     /// Tells of a node that answers nothing, and gives it up in the end; says when to look again.
     fn expect_answer(&mut self, state: &State, now: Instant) -> Result<Option<Instant>, Stop> {
+        if state.channel.is_agent_terse() {
+            return Ok(None);
+        }
         let limit = self.link.options.node_timeout;
         self.silence.observe(&state.channel.stats(), self.attentive_since, now);
         if self.silence.outlasts(limit, now) {

@@ -75,7 +75,8 @@ pub struct StreamOptions {
     pub port_timeout: Duration,
     /// How long the node may leave what is written unanswered, on a connection that is read: neither acknowledging nor
     /// sending anything. Default 10 minutes. At the end of it the session is terminated with
-    /// [`StreamError::NodeSilent`]. While nothing is written there is no limit.
+    /// [`StreamError::NodeSilent`]. While nothing is written there is no limit, nor with agents before 3.2.1041.0, whose
+    /// silence may mean that an acknowledgement was lost.
     pub node_timeout: Duration,
     /// How the WebSocket leaves this machine. Default: directly, believing the system's root certificates. The API has
     /// its own: [`AwsServiceBuilder::network`](crate::aws::AwsServiceBuilder::network).

@@ -92,3 +92,20 @@ async fn a_node_that_answers_again_is_connected_again() {
         connection.wait_for(|state| *state == ConnectionState::Connected).await.unwrap();
     }
 }
+
+/// It never repeats an acknowledgement that was lost, so its silence tells nothing.
+#[tokio::test(start_paused = true)]
+async fn an_old_agent_may_be_silent_for_ever() {
+    let mut world = World::new();
+    let opening = world.open(brisk());
+    let mut node = world.dial().await.accept().await;
+    node.opened().await;
+    let (stream, ()) = tokio::join!(patiently(opening), node.shake_hands_as("3.2.1040.0"));
+    let mut stream = stream.unwrap();
+    stream.write_all(b"k").await.unwrap();
+    assert_eq!(node.read(1).await, b"k");
+    stream.write_all(b"l").await.unwrap();
+    node.idle(Duration::from_hours(1)).await;
+    assert_eq!(*stream.handle().connection().borrow(), ConnectionState::Connected);
+    assert_eq!(node.read(1).await, b"l");
+}

@@ -238,8 +238,12 @@ impl Node {
     }
 
     pub(super) async fn shake_hands(&mut self) {
-        let request = r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"portNumber":"22"}}}]}"#;
-        self.send(PayloadType::HandshakeRequest, request).await;
+        self.shake_hands_as("3.3.0.0").await;
+    }
+
+    pub(super) async fn shake_hands_as(&mut self, version: &str) {
+        let request = r#"{"AgentVersion":"VERSION","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"portNumber":"22"}}}]}"#;
+        self.send(PayloadType::HandshakeRequest, request.replace("VERSION", version)).await;
         assert_eq!(self.receive().await.0, PayloadType::HandshakeResponse);
         self.send(PayloadType::HandshakeComplete, "{}").await;
     }
