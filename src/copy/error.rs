@@ -109,6 +109,15 @@ pub enum CopyError {
     /// A side returned more bytes than it was asked for.
     #[error("gave more bytes than were asked for")]
     TooMuchData,
+    /// The target's file system has no room for more bytes, or for more files.
+    #[error("no space is left on the disk")]
+    DiskFull,
+    /// The target's file system takes no writes at all.
+    #[error("the file system is read-only")]
+    ReadOnly,
+    /// The server did not take content, for no reason that could be found out.
+    #[error("{0}; a quota or a limit on the size of files may be the reason")]
+    NotTaken(#[source] SftpError),
     /// A listing holds a name that could lead outside its directory.
     #[error("the listing holds the name `{0}`, which no file can have")]
     UnsafeName(BytePath),
@@ -118,6 +127,9 @@ pub enum CopyError {
     /// A listing does not end.
     #[error("the directory has more than {0} entries")]
     TooManyEntries(usize),
+    /// The names in a listing do not end.
+    #[error("the names in the directory take more than {0} bytes")]
+    ListingTooLong(usize),
     /// Directories are nested deeper than any sensible tree.
     #[error("directories are nested deeper than {0} levels")]
     TooDeep(usize),

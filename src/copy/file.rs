@@ -61,8 +61,10 @@ impl FileCopy<'_> {
         if self.is_fresh {
             return Ok(None);
         }
-        match self.target.stat(&self.place.target).await {
+        match self.target.lstat(&self.place.target).await {
             Ok(Metadata { kind: Some(FileKind::Directory), .. }) => Err(CopyError::DirectoryInTheWay),
+            // The file takes the link's place, whatever is behind it.
+            Ok(Metadata { kind: Some(FileKind::Symlink), .. }) => Ok(None),
             Ok(Metadata { kind: None | Some(FileKind::File), mode, .. }) => Ok(mode.map(|mode| mode & MODE_BITS)),
             Ok(_) => Err(CopyError::NotRegular),
             Err(error) if error.is_not_found() => Ok(None),

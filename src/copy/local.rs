@@ -2,12 +2,13 @@
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read as _};
+use std::ops::Range;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink,
 };
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -16,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
 use super::existing::{check_directory, check_replaceable};
+use super::sparse::{holes, write_sparsely};
 use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side};
 
@@ -70,16 +72,15 @@ impl Endpoint for LocalEndpoint {
     fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Box<dyn TargetFile>> {
         async move {
             let (file, granted) = blocking(path, move |path| create(path, mode)).await?.deliver();
-            Ok(Box::new(NewFile { file: Arc::new(file), granted, path: path.as_path().to_owned() })
-                as Box<dyn TargetFile>)
+            Ok(Box::new(NewFile::new(file, granted, path, true)) as Box<dyn TargetFile>)
         }
         .boxed()
     }
 
     fn reopen<'a>(&'a self, path: &'a BytePath, granted: u32) -> Answer<'a, Option<Box<dyn TargetFile>>> {
         async move {
-            let file = Arc::new(blocking(path, reopen).await?);
-            Ok(Some(Box::new(NewFile { file, granted, path: path.as_path().to_owned() }) as Box<dyn TargetFile>))
+            let file = blocking(path, reopen).await?;
+            Ok(Some(Box::new(NewFile::new(file, granted, path, false)) as Box<dyn TargetFile>))
         }
         .boxed()
     }
@@ -157,6 +158,11 @@ impl SourceFile for LocalFile {
             Ok(buffer.into())
         })
     }
+
+    fn holes(&self, size: u64) -> Answer<'_, Vec<Range<u64>>> {
+        let file = Arc::clone(&self.0);
+        spawn(move || holes(&file, size))
+    }
 }
 
 /// A file under its temporary name.
@@ -165,6 +171,16 @@ struct NewFile {
     /// The permissions that the umask leaves a new file.
     granted: u32,
     path: PathBuf,
+    /// Nothing was in it, so that zeros need not be written.
+    is_empty: bool,
+    /// Held alone while the size is set, so that nobody makes the file longer in between.
+    growing: Arc<RwLock<()>>,
+}
+
+impl NewFile {
+    fn new(file: File, granted: u32, path: &BytePath, is_empty: bool) -> Self {
+        Self { file: Arc::new(file), granted, path: path.as_path().to_owned(), is_empty, growing: Arc::default() }
+    }
 }
 
 impl TargetFile for NewFile {
@@ -173,8 +189,15 @@ impl TargetFile for NewFile {
     }
 
     fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {
-        let file = Arc::clone(&self.file);
-        spawn(move || file.write_all_at(&data, offset))
+        let (file, growing) = (Arc::clone(&self.file), Arc::clone(&self.growing));
+        let is_empty = self.is_empty;
+        spawn(move || {
+            if is_empty { write_with_holes(&file, &growing, &data, offset) } else { file.write_all_at(&data, offset) }
+        })
+    }
+
+    fn has_holes(&self) -> bool {
+        true
     }
 
     fn granted(&self) -> Option<u32> {
@@ -192,6 +215,21 @@ impl TargetFile for NewFile {
             Ok(metadata)
         })
     }
+}
+
+fn write_with_holes(file: &File, growing: &RwLock<()>, data: &[u8], offset: u64) -> io::Result<()> {
+    let may_be_short = {
+        let _others_too = growing.read().unwrap_or_else(PoisonError::into_inner);
+        write_sparsely(file, data, offset)?
+    };
+    if may_be_short {
+        let _alone = growing.write().unwrap_or_else(PoisonError::into_inner);
+        let end = offset + data.len() as u64;
+        if file.metadata()?.len() < end {
+            file.set_len(end)?;
+        }
+    }
+    Ok(())
 }
 
 /// A file just created. If nobody waits for it any more, it is removed again.

@@ -53,16 +53,20 @@ mod pipe;
 mod plan;
 mod progress;
 mod rate;
+mod refusal;
 mod remote;
 mod remote_file;
 mod run;
 mod sources;
+mod sparse;
 mod target;
 mod temporary;
 mod transfer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_hostile;
 #[cfg(test)]
 mod tests_pipes;
 #[cfg(test)]

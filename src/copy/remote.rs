@@ -14,12 +14,15 @@ use super::endpoint::{Answer, Change, Endpoint, Entry, MAX_ENTRIES, Metadata, So
 use super::existing::{check_directory, check_replaceable};
 use super::lanes::Lanes;
 use super::opening::Opening;
+use super::refusal::explain;
 use super::remote_file::{RemoteSource, RemoteTarget, rename};
 use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side, Streams, Totals};
 use crate::ssh::sftp::{Attributes, Sftp, SftpError};
 
 pub(super) const PERMISSION_BITS: u32 = 0o7777;
+/// Bytes of names that a directory may have: as many names as it may have, each of 64 bytes.
+const MAX_LISTING: usize = 64 * MAX_ENTRIES;
 /// Most listing requests sent ahead. A server gives about 100 names per reply.
 const LISTINGS_AHEAD: usize = 16;
 
@@ -108,18 +111,21 @@ impl RemoteEndpoint {
     async fn list_all(&self, path: &BytePath) -> Result<Vec<Entry>, CopyError> {
         let lane = self.lanes.pick();
         let handle = lane.heed(lane.sftp().open_dir(path.as_bytes()).await)?;
-        let mut entries = Vec::new();
-        let mut ahead = 1;
+        let (mut entries, mut length, mut ahead) = (Vec::new(), 0, 1);
         loop {
             // Requests on one handle are carried out in order, so the replies are consecutive parts.
             for names in lane.heed(try_join_all((0..ahead).map(|_| lane.sftp().read_dir(&handle))).await)? {
                 let Some(names) = names else { return Ok(entries) };
+                length += names.iter().map(|entry| entry.name.len()).sum::<usize>();
                 let names = names.into_iter().filter(|entry| !matches!(&entry.name[..], b"." | b".."));
                 entries.extend(
                     names.map(|entry| Entry { name: entry.name.to_vec(), metadata: metadata_of(&entry.attributes) }),
                 );
                 if entries.len() > MAX_ENTRIES {
                     return Err(CopyError::TooManyEntries(MAX_ENTRIES));
+                }
+                if length > MAX_LISTING {
+                    return Err(CopyError::ListingTooLong(MAX_LISTING));
                 }
             }
             ahead = (ahead * 2).min(LISTINGS_AHEAD);
@@ -202,7 +208,13 @@ impl Endpoint for RemoteEndpoint {
     }
 
     fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Box<dyn TargetFile>> {
-        async move { Ok(Box::new(RemoteTarget::create(&self.lanes, path, mode).await?) as Box<dyn TargetFile>) }.boxed()
+        async move {
+            match RemoteTarget::create(&self.lanes, path, mode).await {
+                Ok(file) => Ok(Box::new(file) as Box<dyn TargetFile>),
+                Err(error) => Err(explain(&self.lanes, path, error.into()).await),
+            }
+        }
+        .boxed()
     }
 
     fn reopen<'a>(&'a self, path: &'a BytePath, granted: u32) -> Answer<'a, Option<Box<dyn TargetFile>>> {
@@ -224,7 +236,7 @@ impl Endpoint for RemoteEndpoint {
             // The protocol has no code for "exists already".
             match self.lstat(path).await {
                 Ok(found) if found.kind.is_some() => check_directory(&found).map(|()| false),
-                _ => Err(refused.into()),
+                _ => Err(explain(&self.lanes, path, refused.into()).await),
             }
         }
         .boxed()

@@ -4,7 +4,7 @@
 //! given piece by piece to whichever stream has room; a stream that is lost has its pieces taken over by the others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 
 use super::endpoint::{Answer, Change, Metadata, SourceFile, TargetFile};
 use super::lanes::{Lane, Lanes, Slot};
+use super::refusal::{explain, explain_write};
 use super::remote::{PERMISSION_BITS, attributes_of, metadata_of};
 use super::{BytePath, CopyError};
 use crate::ssh::sftp::{Attributes, Extension, Handle, Limits, OpenFlags, Queued, Sftp, SftpError};
@@ -192,6 +193,8 @@ pub(super) struct RemoteTarget {
     /// Whether some of it may go over another stream than the first.
     is_spread: AtomicBool,
     is_synced: AtomicBool,
+    /// Past the last byte that the server was given.
+    end: AtomicU64,
 }
 
 /// The attributes that the server gave a new file, and whether the file is closed to others since.
@@ -243,12 +246,14 @@ impl RemoteTarget {
             narrowed: Mutex::new(narrowed),
             is_spread: AtomicBool::new(false),
             is_synced: AtomicBool::new(false),
+            end: AtomicU64::new(0),
         }
     }
 
     async fn write_piece(&self, offset: u64, data: Bytes) -> Result<(), CopyError> {
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
         self.handles.lanes.look_at(&data);
+        self.end.fetch_max(offset + u64::from(length), Ordering::Relaxed);
         if offset >= SPREAD_FROM {
             self.is_spread.store(true, Ordering::Relaxed);
         }
@@ -269,7 +274,9 @@ impl RemoteTarget {
         if is_done || !sftp.offers(Extension::Fsync) {
             return Ok(());
         }
-        sftp.fsync(handle).await?;
+        let told = sftp.queue_fstat(handle).await?;
+        sftp.queue_fsync(handle).await?.await?;
+        check_stored(self.end.load(Ordering::Relaxed), &told.await)?;
         self.is_synced.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -307,6 +314,7 @@ impl RemoteTarget {
                 }
             }
         };
+        let taken = self.end.into_inner();
         let Handles { path, open, .. } = self.handles;
         drop(open);
         // Nothing is being read or written any more, so nobody else holds it.
@@ -319,8 +327,10 @@ impl RemoteTarget {
             changed.await?;
             // Without fsync the close may be the first to tell of data that could not be stored.
             closed.await?;
+            let told = told.await;
+            check_stored(taken, &told)?;
             rename(sftp, path.as_bytes(), to.as_bytes()).await?;
-            return Ok(metadata_of(&told.await.unwrap_or_default()));
+            return Ok(metadata_of(&told.unwrap_or_default()));
         }
         let renamed = sftp.queue_posix_rename(path.as_bytes(), to.as_bytes()).await?;
         changed.await?;
@@ -336,7 +346,17 @@ impl TargetFile for RemoteTarget {
     }
 
     fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {
-        self.write_piece(offset, data).boxed()
+        async move {
+            match self.write_piece(offset, data).await {
+                Err(error) => Err(explain_write(&self.handles.lanes, &self.handles.path, error).await),
+                written => written,
+            }
+        }
+        .boxed()
+    }
+
+    fn has_holes(&self) -> bool {
+        true
     }
 
     fn flush_behind(&self) -> Option<Answer<'_, ()>> {
@@ -355,7 +375,23 @@ impl TargetFile for RemoteTarget {
     }
 
     fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
-        async move { Ok(self.publish(change, to).await?) }.boxed()
+        let (lanes, path) = (Arc::clone(&self.handles.lanes), self.handles.path.clone());
+        async move {
+            match self.publish(change, to).await {
+                Err(error) => Err(explain(&lanes, &path, error.into()).await),
+                Ok(metadata) => Ok(metadata),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Whether a file is as long as what was written to it, as far as the server tells.
+fn check_stored(taken: u64, told: &Result<Attributes, SftpError>) -> Result<(), SftpError> {
+    match told {
+        Ok(Attributes { size: Some(held), .. }) if *held < taken => Err(SftpError::NotStored { taken, held: *held }),
+        Err(error) if error.is_fatal() => Err(error.clone()),
+        _ => Ok(()),
     }
 }
 

@@ -243,7 +243,7 @@ impl<'a> Run<'a> {
         if is_fresh || self.options.skip == Skip::Nothing {
             return Ok(false);
         }
-        match self.destination.endpoint.stat(&place.target).await {
+        match self.destination.endpoint.lstat(&place.target).await {
             Ok(found) => Ok(found.kind == Some(FileKind::File) && self.options.skip.keeps(&found, source)),
             Err(error) if error.is_of_stream() => Err(self.at_target(place, error)),
             Err(_) => Ok(false),

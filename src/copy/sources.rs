@@ -80,7 +80,7 @@ async fn matches(endpoint: &dyn Endpoint, pattern: &[u8]) -> Result<Vec<BytePath
     let first = parts.iter().position(|part| is_pattern(part)).unwrap_or(parts.len());
     let behind = parts.split_off(first);
     let mut start = unescape(&parts.join(&b'/'));
-    if first > 0 {
+    if first > 0 && start.is_empty() {
         start.push(b'/');
     }
     let mut found = vec![endpoint.resolve(&BytePath::new(start)).await?];

@@ -131,7 +131,7 @@ async fn requests_of_an_upload(extensions: &[&str], rename_fails_once: bool) -> 
         log.lock().unwrap().push(format!("{} {text}", request.verb));
         match request.verb {
             3 => request.handle(b"h"),
-            8 => request.attributes(&file(0)),
+            8 => request.attributes(&file(3)),
             7 | 17 => request.status(2),
             18 if std::mem::take(&mut refuse) => request.status(4),
             _ => request.status(0),
@@ -146,8 +146,8 @@ async fn requests_of_an_upload(extensions: &[&str], rename_fails_once: bool) -> 
 
 #[tokio::test]
 async fn an_upload_is_renamed_into_place_after_everything_else() {
-    // stat, lstat and stat of the target; open, stat, narrow, write, set the mode, stat, close, rename.
-    let plain = ["17 up", "7 up", "17 up", "3 .up", "8 h", "10 h", "6 h", "10 h", "8 h", "4 h", "18 .up"];
+    // stat, lstat and lstat of the target; open, stat, narrow, write, set the mode, stat, close, rename.
+    let plain = ["17 up", "7 up", "7 up", "3 .up", "8 h", "10 h", "6 h", "10 h", "8 h", "4 h", "18 .up"];
     assert_eq!(requests_of_an_upload(&[], false).await, plain);
     let replaced = requests_of_an_upload(&[], true).await;
     assert_eq!(replaced[10..], ["18 .up", "13 up", "18 .up"]);
@@ -166,7 +166,7 @@ async fn a_small_upload_waits_three_times() {
         7 | 17 => request.status(2),
         200 => [held.drain(..).flatten().collect(), request.status(0)].concat(),
         8 => {
-            held.push(request.attributes(&file(0)));
+            held.push(request.attributes(&file(3)));
             Vec::new()
         }
         verb => {

@@ -29,6 +29,14 @@ pub enum SftpError {
         /// The server's words.
         text: String,
     },
+    /// The server said that it wrote what it has not.
+    #[error("the server took {taken} bytes and holds {held}")]
+    NotStored {
+        /// Bytes up to the end of what it said that it wrote.
+        taken: u64,
+        /// The size of the file.
+        held: u64,
+    },
     /// The request does not fit in a packet; nothing was sent.
     #[error("the request is too long for an SFTP packet")]
     RequestTooLong,

@@ -29,4 +29,4 @@ pub use error::{ProtocolError, SftpError, StreamFailure};
 pub use mux::Handle;
 pub use packet::{DirEntry, OpenFlags};
 pub(crate) use session::Queued;
-pub use session::{Extension, Limits, Sftp};
+pub use session::{Extension, Limits, Sftp, Space};

@@ -72,14 +72,15 @@ pub(crate) fn packet(body: &[u8]) -> Vec<u8> {
     packet.to_vec()
 }
 
-/// The first packet of a server of `version` that offers `extensions`.
+/// The first packet of a server of `version` that offers `extensions`, each of version 1 unless it says `name=version`.
 pub(crate) fn version_packet(version: u32, extensions: &[&str]) -> Vec<u8> {
     let mut body = BytesMut::new();
     body.put_u8(2);
     body.put_u32(version);
     for name in extensions {
+        let (name, version) = name.split_once('=').unwrap_or((name, "1"));
         put_string(&mut body, name.as_bytes());
-        put_string(&mut body, b"1");
+        put_string(&mut body, version.as_bytes());
     }
     packet(&body)
 }

@@ -43,10 +43,12 @@ pub enum Extension {
     Limits,
     /// `expand-path@openssh.com`: `~` and `~user` at the start of a path.
     ExpandPath,
+    /// `statvfs@openssh.com`: what is left of a file system.
+    Statvfs,
 }
 
 impl Extension {
-    const ALL: [Self; 4] = [Self::PosixRename, Self::Fsync, Self::Limits, Self::ExpandPath];
+    const ALL: [Self; 5] = [Self::PosixRename, Self::Fsync, Self::Limits, Self::ExpandPath, Self::Statvfs];
 
     fn name(self) -> &'static str {
         match self {
@@ -54,7 +56,13 @@ impl Extension {
             Self::Fsync => "fsync@openssh.com",
             Self::Limits => "limits@openssh.com",
             Self::ExpandPath => "expand-path@openssh.com",
+            Self::Statvfs => "statvfs@openssh.com",
         }
+    }
+
+    /// Another version would have another meaning.
+    fn version(self) -> &'static str {
+        if self == Self::Statvfs { "2" } else { "1" }
     }
 }
 
@@ -67,6 +75,36 @@ pub struct Limits {
     pub write: u32,
     /// Most handles open at once, when the server told.
     pub handles: Option<u64>,
+}
+
+/// What is left of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that a user without privileges may still use.
+    pub bytes: u64,
+    /// Files that such a user may still make, when they are counted.
+    pub files: Option<u64>,
+    /// Whether nothing can be written at all.
+    pub is_read_only: bool,
+}
+
+impl Space {
+    /// `SSH2_FXE_STATVFS_ST_RDONLY`.
+    const READ_ONLY: u64 = 1;
+
+    fn decode(bytes: Bytes) -> Result<Self, ProtocolError> {
+        let mut reader = Reader::new(bytes);
+        let mut fields = [0; 11];
+        for field in &mut fields {
+            *field = reader.u64()?;
+        }
+        let [_, fragment, _, _, blocks, all_files, _, files, _, flags, _] = fields;
+        Ok(Self {
+            bytes: blocks.saturating_mul(fragment),
+            files: (all_files > 0).then_some(files),
+            is_read_only: flags & Self::READ_ONLY != 0,
+        })
+    }
 }
 
 impl Default for Limits {
@@ -106,10 +144,8 @@ impl Sftp {
         stream.write_all(&init().head).await?;
         stream.flush().await?;
         let extensions = decode_version(read_first_packet(&mut stream).await?)?;
-        let offered = Extension::ALL.map(|known| {
-            // The version of all of them is "1"; another one would have another meaning.
-            extensions.iter().any(|(name, version)| name == known.name() && version == "1")
-        });
+        let offered = Extension::ALL
+            .map(|known| extensions.iter().any(|(name, version)| name == known.name() && version == known.version()));
         let mux = Mux::spawn(stream);
         let limits = if offered[Extension::Limits as usize] { ask_limits(&mux).await? } else { unasked_limits() };
         Ok(Self { mux, offered, limits })
@@ -227,6 +263,15 @@ impl Sftp {
     /// The absolute path, `~` and `~user` at its start expanded.
     pub async fn expand_path(&self, path: &[u8]) -> Result<Bytes, SftpError> {
         self.name(self.extended(Extension::ExpandPath)?.string(path)).await
+    }
+
+    /// What is left of the file system that holds `path`.
+    pub async fn statvfs(&self, path: &[u8]) -> Result<Space, SftpError> {
+        let request = self.extended(Extension::Statvfs)?.string(path);
+        match self.mux.call(request).await? {
+            Answer::Other(Reply::Extended(bytes)) => Space::decode(bytes).map_err(|error| self.mux.condemn(error)),
+            other => Err(self.unexpected(other, Verb::Extended)),
+        }
     }
 
     /// Where a link points to.
