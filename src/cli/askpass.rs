@@ -51,11 +51,25 @@ pub(crate) async fn ask(prompt: &str, askpass: Option<&Askpass>) -> Result<Secre
 async fn ask_terminal(prompt: &str, mut terminal: File) -> Result<Secret, AskError> {
     let silent = ModeGuard::without_echo(terminal.as_fd()).map_err(AskError::Terminal)?;
     terminal.write_all(prompt.as_bytes()).map_err(AskError::Terminal)?;
+    let mut line = OpenLine(terminal.try_clone().ok());
     let (answer, answered) = oneshot::channel();
     std::thread::spawn(move || answer.send(read_line(terminal)));
     let answer = answered.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));
+    line.0 = None;
     drop(silent);
     given(answer.map_err(AskError::Terminal)?)
+}
+
+/// The question stands on the terminal. Dropped without an answer, whose newline the terminal shows itself, it ends the
+/// line.
+struct OpenLine(Option<File>);
+
+impl Drop for OpenLine {
+    fn drop(&mut self) {
+        if let Some(terminal) = &mut self.0 {
+            let _ = terminal.write_all(b"\n");
+        }
+    }
 }
 
 async fn ask_program(prompt: &str, askpass: &Askpass) -> Result<Secret, AskError> {

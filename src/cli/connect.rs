@@ -18,8 +18,8 @@ use crate::stream::TargetId;
 /// How long a key is used where only an amount of data was named.
 const REKEY_TIME: Duration = Duration::from_hours(1);
 
-/// Longest wait for SSM sessions to end when a signal ends the process.
-const LAST_WAIT: Duration = Duration::from_secs(2);
+/// Longest wait for SSM sessions to end at the end of the process.
+pub(crate) const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// Connects to nodes. Keys are unlocked and the AWS configuration is read once, for the first of them.
 ///
@@ -103,10 +103,10 @@ impl<'a> Dialer<'a> {
         }
     }
 
-    /// Waits, 2 s at most, until nothing that was begun is open any more.
-    pub(crate) async fn wait_idle(&self) {
+    /// Waits, for so long at most, until nothing that was begun is open any more.
+    pub(crate) async fn wait_idle(&self, limit: Duration) {
         if let Some(client) = self.client.get()
-            && timeout(LAST_WAIT, client.wait_idle()).await.is_err()
+            && timeout(limit, client.wait_idle()).await.is_err()
             && !self.settings.is_quiet()
         {
             report::note("warning: the SSM session may stay open until the service's idle time-out");

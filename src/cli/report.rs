@@ -3,15 +3,15 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::askpass::AskError;
 use super::identity::IdentityError;
 use super::options::LogLevel;
+use super::progress;
 use super::settings::SettingsError;
-use super::target::TargetError;
+use super::target::{Operand, TargetError};
 use super::terminal;
 use crate::client::ClientError;
 use crate::copy::CopyError;
@@ -48,9 +48,9 @@ pub(crate) enum CliError {
     /// Neither this source nor the target is on a node.
     #[error(
         "{} and the target are both on this machine, where `cp` copies; a side on a node is written `[USER@]NODE:PATH`",
-        .0.display()
+        .0
     )]
-    BothLocal(PathBuf),
+    BothLocal(Operand),
     #[error("cannot use SFTP on {node}")]
     Sftp { node: TargetId, source: SftpError },
     #[error("the SFTP server of {0} does not answer")]
@@ -102,6 +102,11 @@ pub(crate) fn print(error: &CliError, level: LogLevel) -> u8 {
     report.code
 }
 
+/// What is wrong, without what would help.
+pub(crate) fn message(error: &CliError) -> String {
+    with_causes(error)
+}
+
 /// Prints one line of information.
 pub(crate) fn note(line: &str) {
     write_stderr(&format!("{}: {}\n", program(), escape(line)));
@@ -145,7 +150,7 @@ fn without_misleading_tip(usage: &str) -> String {
 /// A terminal in raw mode wants its carriage returns; a stderr that is gone has no reader to miss anything.
 fn write_stderr(text: &str) {
     let text = if terminal::is_raw() { text.replace('\n', "\r\n") } else { text.to_owned() };
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = progress::above(|| io::stderr().write_all(text.as_bytes()));
 }
 
 fn program() -> &'static str {
@@ -205,7 +210,7 @@ fn identity_hints(error: &IdentityError) -> Vec<Hint> {
     match error {
         IdentityError::NoneUsable { .. } | IdentityError::NoHome => {
             vec![hint(
-                "name one with `-i FILE` or SSMSSH_IDENTITY; nobody may read or write it but you: `chmod 400 FILE`",
+                "name one with `-i FILE` or SSMSSH_IDENTITY; only you may read it, and nobody may write it: `chmod 0400 FILE`",
             )]
         }
         IdentityError::Ask { source: AskError::NoTerminal, .. } => {
@@ -223,14 +228,16 @@ fn service_hints(error: &ServiceError) -> Vec<Hint> {
             hint("on the node the SSM agent has to run, and its role to allow it (AmazonSSMManagedInstanceCore)"),
             hint("the node has to reach the endpoints ssm, ssmmessages and ec2messages of its region"),
         ],
-        ServiceError::Credentials(_) => vec![hint(
-            "`aws configure` or `aws configure sso` sets credentials up; a profile is chosen with `--profile` or AWS_PROFILE",
-        )],
+        ServiceError::Credentials(_) => {
+            vec![hint("`aws configure` or `aws configure sso` sets a profile up; `--profile` or AWS_PROFILE names it")]
+        }
         ServiceError::CredentialsRefused(_) => vec![hint(
             "`aws sts get-caller-identity` tries them with the AWS CLI; a profile is chosen with `--profile` or AWS_PROFILE",
         )],
+        // Most of these texts say it already, with the profile.
+        ServiceError::Expired(text) if text.contains("aws sso login") => Vec::new(),
         ServiceError::Expired(_) => vec![hint("log in again: `aws sso login`, or whatever issues your credentials")],
-        ServiceError::NoRegion => vec![hint("give one with `--region`, AWS_REGION, or `region` in the profile")],
+        ServiceError::NoRegion => vec![hint("`--region` names it for one command")],
         ServiceError::SessionEnded { .. } => vec![hint("connect again: an SSM session that is over stays over")],
         ServiceError::Throttled { .. } => {
             vec![hint("the account's rate of API calls is used up: try again in a while")]
@@ -275,7 +282,7 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
         }
         StreamError::Connect { source, .. } => vec![hint(dial_hint(source))],
         StreamError::NothingListens { .. } => {
-            vec![hint("is sshd running on the node? Another port is named with `-p` (ssmcp: `-P`)")]
+            vec![hint(format!("is sshd running on the node? Another port is named with `{}`", port_option()))]
         }
         StreamError::Ended(text) if text.contains(WORKER_CRASHED) => vec![listening_hint()],
         StreamError::Channel(ChannelError::HandshakeTimeout(_)) | StreamError::EndedEarly => vec![listening_hint()],
@@ -295,8 +302,13 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
     }
 }
 
+/// How the command that runs names the port.
+fn port_option() -> &'static str {
+    if program() == "ssmcp" { "-P" } else { "-p" }
+}
+
 fn listening_hint() -> Hint {
-    hint("does an SSH server listen on this port of the node? Another is named with `-p` (ssmcp: `-P`)")
+    hint(format!("does an SSH server listen on this port of the node? Another is named with `{}`", port_option()))
 }
 
 /// Host keys and logins say themselves what to do about them.
@@ -311,7 +323,7 @@ fn ssh_hints(error: &SshError) -> Vec<Hint> {
             "connect again; longer outages are survived with a larger ServerAliveCountMax, or with `--keepalive` in its place",
         )],
         SshError::LoginTimeout(_) => vec![hint("is the node overloaded, or its connection? `-v` shows how far it got")],
-        SshError::Lost(Lost::NotSsh) => vec![hint("another port is named with `-p` (ssmcp: `-P`)")],
+        SshError::Lost(Lost::NotSsh) => vec![hint(format!("another port is named with `{}`", port_option()))],
         SshError::RequestRefused { .. } => vec![hint("the node's sshd_config or the key's options forbid it")],
         _ => Vec::new(),
     }
@@ -426,7 +438,7 @@ mod tests {
         let tried = vec!["/home/me/.ssh/id_ed25519".into(), "/home/me/.ssh/id_rsa".into()];
         insta::assert_snapshot!(render(&IdentityError::NoneUsable { tried }.into()), @r"
         ssmssh: no private key to log in with: none of /home/me/.ssh/id_ed25519, /home/me/.ssh/id_rsa can be used
-        ssmssh: hint: name one with `-i FILE` or SSMSSH_IDENTITY; nobody may read or write it but you: `chmod 400 FILE`
+        ssmssh: hint: name one with `-i FILE` or SSMSSH_IDENTITY; only you may read it, and nobody may write it: `chmod 0400 FILE`
         ");
     }
 

@@ -9,7 +9,7 @@ use rustix::termios::tcgetattr;
 use tokio::time::timeout;
 
 use super::args::SsmsshArgs;
-use super::connect::{self, Dialer};
+use super::connect::{self, Dialer, LAST_WAIT};
 use super::environment::Environment;
 use super::logging;
 use super::modes;
@@ -57,7 +57,7 @@ async fn run(settings: &SsmsshSettings) -> Result<u8, CliError> {
     let ended = work(settings, &dialer, &mut signals).await;
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
-        () = dialer.wait_idle() => {}
+        () = dialer.wait_idle(LAST_WAIT) => {}
         _ = signals.recv() => {}
     }
     ended.map(|ended| exit_code(&ended))

@@ -5,12 +5,17 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::thread;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
 
 /// Size of one read. Two of SSH's largest packets.
@@ -34,6 +39,33 @@ pub(crate) fn stdin() -> mpsc::Receiver<io::Result<Bytes>> {
         }
     });
     receiver
+}
+
+/// Standard input as a stream of bytes.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    chunks: mpsc::Receiver<io::Result<Bytes>>,
+    rest: Bytes,
+}
+
+impl Reader {
+    pub(crate) fn stdin() -> Self {
+        Self { chunks: stdin(), rest: Bytes::new() }
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.rest.is_empty() {
+            match ready!(self.chunks.poll_recv(cx)) {
+                Some(chunk) => self.rest = chunk?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.rest.len().min(buf.remaining());
+        buf.put_slice(&self.rest.split_to(length));
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Standard output or standard error, written by a thread.
@@ -80,6 +112,55 @@ impl Output {
     pub(crate) async fn finish(self) -> io::Result<()> {
         drop(self.chunks);
         self.written.await.unwrap_or_else(|gone| Err(io::Error::other(gone)))
+    }
+}
+
+/// An [`Output`] as a stream of bytes. Shutting it down waits until all is written.
+pub(crate) struct Writer {
+    /// `None` once it is shut down, so that the thread comes to its end.
+    chunks: Option<mpsc::Sender<Bytes>>,
+    queueing: Option<BoxFuture<'static, Result<(), mpsc::error::SendError<Bytes>>>>,
+    written: oneshot::Receiver<io::Result<()>>,
+}
+
+impl Writer {
+    pub(crate) fn stdout() -> Self {
+        let Output { chunks, written } = Output::stdout();
+        Self { chunks: Some(chunks), queueing: None, written }
+    }
+
+    /// Ready when the last chunk is in the queue.
+    fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(queueing) = &mut self.queueing else { return Poll::Ready(Ok(())) };
+        let queued = ready!(queueing.poll_unpin(cx));
+        self.queueing = None;
+        if queued.is_ok() { Poll::Ready(Ok(())) } else { self.poll_written(cx) }
+    }
+
+    /// Ready when the thread is at its end.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.written.poll_unpin(cx).map(|written| written.unwrap_or_else(|gone| Err(io::Error::other(gone))))
+    }
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_queued(cx))?;
+        let chunks = self.chunks.clone().ok_or(io::ErrorKind::BrokenPipe)?;
+        let chunk = Bytes::copy_from_slice(&buf[..buf.len().min(CHUNK)]);
+        let length = chunk.len();
+        self.queueing = Some(async move { chunks.send(chunk).await }.boxed());
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_queued(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_queued(cx))?;
+        self.chunks = None;
+        self.poll_written(cx)
     }
 }
 

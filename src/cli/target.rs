@@ -1,6 +1,7 @@
 //! `[user@]NODE` and `[user@]NODE:path`, as people type them.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -19,6 +20,8 @@ pub(crate) struct Target {
 pub(crate) enum Operand {
     /// A path on this machine.
     Local(PathBuf),
+    /// Standard input, or standard output as the target.
+    Pipe,
     /// A path on a node. Names there are bytes; an empty path is the login directory.
     Remote { target: Target, path: Vec<u8> },
 }
@@ -33,6 +36,10 @@ pub(crate) enum TargetError {
     EmptyUser(String),
     #[error("`{0}` is not UTF-8, which the name of a user or a node must be")]
     NotUtf8(String),
+    #[error("a path is empty: the working directory is `.`, the login directory `NODE:`")]
+    EmptyPath,
+    #[error("`{0}` is a node, not a path on it: write `{0}:` for its login directory, or `./{0}` for a local file")]
+    NoColon(String),
     #[error("`{operand}` looks like a path on a node, but {source}; write `./{operand}` for a local file")]
     NotARemotePath { operand: String, source: Box<TargetError> },
 }
@@ -57,15 +64,39 @@ impl Operand {
     pub(crate) fn parse(text: &OsStr) -> Result<Self, TargetError> {
         let bytes = text.as_bytes();
         let boundary = bytes.iter().position(|byte| matches!(byte, b':' | b'/'));
-        let Some(colon) = boundary.filter(|at| bytes[*at] == b':') else {
-            return Ok(Self::Local(text.into()));
-        };
+        let Some(colon) = boundary.filter(|at| bytes[*at] == b':') else { return Self::here(text) };
         let (host, path) = (&bytes[..colon], &bytes[colon + 1..]);
         let remote = |target| Self::Remote { target, path: path.to_vec() };
         parse_bytes(host).map(remote).map_err(|source| {
             let operand = text.to_string_lossy().into_owned();
             TargetError::NotARemotePath { operand, source: Box::new(source) }
         })
+    }
+}
+
+impl Operand {
+    /// What has no colon. A node's name is no likely name for a file.
+    fn here(text: &OsStr) -> Result<Self, TargetError> {
+        match text.to_str() {
+            Some("") => Err(TargetError::EmptyPath),
+            Some("-") => Ok(Self::Pipe),
+            Some(text) if text.parse::<Target>().is_ok() => Err(TargetError::NoColon(text.to_owned())),
+            _ => Ok(Self::Local(text.into())),
+        }
+    }
+
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self, Self::Remote { .. })
+    }
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => path.display().fmt(f),
+            Self::Pipe => f.write_str("-"),
+            Self::Remote { target, path } => write!(f, "{}:{}", target.node, path.escape_ascii()),
+        }
     }
 }
 
@@ -121,9 +152,22 @@ mod tests {
 
     #[test]
     fn a_slash_before_the_colon_or_no_colon_makes_it_local() {
-        for path in ["./a:b", "/a:b", "a", "", "..", "i-0123456789abcdef0"] {
+        for path in ["./a:b", "/a:b", "a", "./-", "..", "./i-0123456789abcdef0"] {
             assert_eq!(operand(path), Ok(Operand::Local(path.into())), "{path}");
         }
+    }
+
+    #[test]
+    fn a_node_without_a_colon_is_told_how_to_be_a_target() {
+        for text in [NODE.to_owned(), format!("root@{NODE}")] {
+            let error = operand(&text).unwrap_err().to_string();
+            assert!(error.contains(&format!("write `{text}:` for its login directory")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_dash_is_a_pipe_and_nothing_is_a_mistake() {
+        assert_eq!((operand("-"), operand("")), (Ok(Operand::Pipe), Err(TargetError::EmptyPath)));
     }
 
     #[test]

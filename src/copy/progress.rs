@@ -32,6 +32,8 @@ pub enum Event<'a> {
     Advanced {
         /// The file, on the side it comes from.
         path: &'a BytePath,
+        /// Its size in bytes, where that is known.
+        size: Option<u64>,
         /// How many of its bytes are written now.
         written: u64,
     },
@@ -126,19 +128,19 @@ impl<'a> Meter<'a> {
 pub(super) struct FileMeter<'a, 'b> {
     meter: &'a Meter<'b>,
     path: &'a BytePath,
-    expected: u64,
+    size: Option<u64>,
     written: u64,
 }
 
 impl<'a, 'b> FileMeter<'a, 'b> {
-    pub(super) fn new(meter: &'a Meter<'b>, path: &'a BytePath, expected: u64) -> Self {
-        Self { meter, path, expected, written: 0 }
+    pub(super) fn new(meter: &'a Meter<'b>, path: &'a BytePath, size: Option<u64>) -> Self {
+        Self { meter, path, size, written: 0 }
     }
 
     /// Bytes were written, by the way of so many streams.
     pub(super) fn wrote(&mut self, bytes: u32, streams: usize) {
         self.written += u64::from(bytes);
-        self.meter.tell(Event::Advanced { path: self.path, written: self.written }, |totals| {
+        self.meter.tell(self.event(), |totals| {
             totals.bytes_done += u64::from(bytes);
             totals.streams = streams;
         });
@@ -148,14 +150,18 @@ impl<'a, 'b> FileMeter<'a, 'b> {
     pub(super) fn start_over(&mut self) {
         let lost = std::mem::take(&mut self.written);
         if lost > 0 {
-            self.meter.tell(Event::Advanced { path: self.path, written: 0 }, |totals| totals.bytes_done -= lost);
+            self.meter.tell(self.event(), |totals| totals.bytes_done -= lost);
         }
+    }
+
+    fn event(&self) -> Event<'a> {
+        Event::Advanced { path: self.path, size: self.size, written: self.written }
     }
 }
 
 impl Drop for FileMeter<'_, '_> {
     fn drop(&mut self) {
         let mut totals = self.meter.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        totals.bytes = (totals.bytes + self.written).saturating_sub(self.expected);
+        totals.bytes = (totals.bytes + self.written).saturating_sub(self.size.unwrap_or(0));
     }
 }

@@ -226,7 +226,7 @@ impl<'a> Run<'a> {
             return Ok(self.would_copy(place));
         }
         self.meter.tell(Event::Started { path: &place.source, size: metadata.size }, |_| {});
-        let meter = tokio::sync::Mutex::new(FileMeter::new(&self.meter, &place.source, metadata.size.unwrap_or(0)));
+        let meter = tokio::sync::Mutex::new(FileMeter::new(&self.meter, &place.source, metadata.size));
         self.again_if_lost(async || {
             let mut meter = meter.lock().await;
             meter.start_over();

@@ -137,7 +137,7 @@ pub enum ServiceError {
     #[error("AWS credentials have expired: {0}")]
     Expired(String),
     /// No region is configured.
-    #[error("no AWS region is configured: name one, set AWS_REGION, or add `region` to the profile")]
+    #[error("no AWS region is configured: set AWS_REGION, or add `region` to the profile")]
     NoRegion,
     /// The SSM session is over and cannot be resumed.
     #[error("SSM session {session} is over: {message}")]

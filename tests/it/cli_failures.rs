@@ -80,7 +80,7 @@ async fn without_a_key_it_says_how_to_give_one() {
     --- stdout
     --- stderr
     ssmssh: no private key to log in with: none of [HOME]/.ssh/id_ed25519, [HOME]/.ssh/id_ecdsa, [HOME]/.ssh/id_rsa can be used
-    ssmssh: hint: name one with `-i FILE` or SSMSSH_IDENTITY; nobody may read or write it but you: `chmod 400 FILE`
+    ssmssh: hint: name one with `-i FILE` or SSMSSH_IDENTITY; only you may read it, and nobody may write it: `chmod 0400 FILE`
     ");
 }
 
@@ -91,7 +91,7 @@ async fn a_key_that_is_too_open_is_refused_before_a_session_is_started() {
     for mode in [0o600, 0o644, 0o440] {
         let key = key_with_mode(&lab, folder.path(), mode);
         let ran = Cli::in_lab(&lab).args(["-i", key.to_str().unwrap(), lab.node(), "true"]).run().await;
-        let chmod = format!("chmod 400 {}", key.display());
+        let chmod = format!("chmod 0400 {}", key.display());
         assert_eq!((ran.code, started_sessions(&lab)), (Some(255), 0));
         assert!(ran.stderr.contains(&format!("{mode:04o}")) && ran.stderr.contains(&chmod), "{}", ran.stderr);
     }

@@ -225,5 +225,6 @@ async fn control_c_at_the_question_for_a_passphrase_gives_the_terminal_back() {
     terminal.see("Passphrase for ").await;
     terminal.type_keys("\u{3}").await;
     assert_eq!(terminal.wait().await, 130);
+    terminal.until("the line of the question ends", |screen| screen.cursor_position() == (1, 0)).await;
     assert!(terminal.is_as_found());
 }

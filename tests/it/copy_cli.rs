@@ -44,7 +44,7 @@ impl World {
     }
 
     /// `ssmcp` with an environment that points at the lab and holds nothing else.
-    fn command(&self, arguments: &[&OsStr]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&OsStr]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ssmcp"));
         command
             .args(["-o", "LogLevel=QUIET"])
@@ -159,7 +159,7 @@ async fn an_interrupted_copy_leaves_nothing_behind_and_says_so_by_its_status() {
     until("no session is left", || world.lab.open_sessions() == 0).await;
 }
 
-async fn until(what: &str, is_true: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, is_true: impl Fn() -> bool) {
     let waiting = async {
         while !is_true() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -7,6 +7,8 @@ mod cli_openssh;
 mod cli_terminal;
 mod client;
 mod copy_cli;
+mod copy_cli_pipes;
+mod copy_cli_shown;
 mod copy_compression;
 mod copy_endpoints;
 mod copy_sftp;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::{Args, Parser};
 
 use crate::cli::args::ConnectionArgs;
 use crate::copy::{Compression, Streams};
@@ -11,6 +11,7 @@ use crate::copy::{Compression, Streams};
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ssmcp", version, args_override_self = true, max_term_width = 100, after_help = NOTES)]
 #[command(override_usage = "ssmcp [OPTIONS] SOURCE... TARGET")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own on the command line")]
 pub(super) struct SsmcpArgs {
     /// TCP port of the SSH server on the node
     #[arg(short = 'P', value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -34,7 +35,23 @@ pub(super) struct SsmcpArgs {
     #[arg(long, value_name = "WHEN", value_parser = parse_compression)]
     pub compression: Option<Compression>,
 
-    /// Files and directories, the last of them the target: a PATH on this machine or [USER@]NODE:PATH
+    /// Most that is copied in a second, in Kbit, all streams together
+    #[arg(short = 'l', value_name = "LIMIT", value_parser = clap::value_parser!(u32).range(1..=MAX_LIMIT))]
+    pub limit: Option<u32>,
+
+    /// Ask nothing: a key that needs a passphrase is an error (as `-o BatchMode=yes`)
+    #[arg(short = 'B')]
+    pub batch_mode: bool,
+
+    /// Print events and a summary on standard output, one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub accepted: Accepted,
+
+    /// Files and directories, the last of them the target: a PATH on this machine or [USER@]NODE:PATH; `-`
+    /// is standard input, or standard output as the target
     #[arg(value_name = "PATH", required = true)]
     pub operands: Vec<OsString>,
 
@@ -43,14 +60,41 @@ pub(super) struct SsmcpArgs {
     pub connection: ConnectionArgs,
 }
 
+/// As in scp: 100 Gbit a second, which means no limit.
+const MAX_LIMIT: i64 = 100 * 1024 * 1024;
+
+/// Options of scp that ask for what is done anyway, or for what the way to a node leaves no choice in.
+#[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own on the command line")]
+pub(super) struct Accepted {
+    /// From node to node through this machine: always so.
+    #[arg(short = '3', hide = true)]
+    through_here: bool,
+    /// SFTP: the default.
+    #[arg(short = 's', hide = true)]
+    sftp: bool,
+    /// No check of names against the pattern: they are checked for what could do harm, which is no option.
+    #[arg(short = 'T', hide = true)]
+    trusting: bool,
+    /// The system chooses how the service is reached; the node is reached by its name.
+    #[arg(short = '4', hide = true)]
+    ipv4: bool,
+    #[arg(short = '6', hide = true, overrides_with = "ipv4")]
+    ipv6: bool,
+}
+
 const NOTES: &str = "\
 A path on a node is relative to the login directory, which `NODE:` and `NODE:~` name too.
-A local path with a colon in it is written `./a:b`.
+A local path with a colon in it is written `./a:b`, one named like an option or a node `./-`, `./i-…`.
 Each file is written under a temporary name and renamed when it is whole.
+From node to node the bytes go through this machine, without a file here.
+Standard input is one file that ends where the input ends, whatever ended it: `dump | ssmcp - NODE:backup/dump`.
+Standard output gets the bytes of one file in order, and those of a copy that fails later too.
+-3, -4, -6, -s and -T of scp are accepted and change nothing.
 
 Exit status:
   0 if everything was copied; 1 if something was not; 255 if nothing could be copied at all;
-  128+n if signal n ended it, with temporary files removed
+  128+n if signal n ended it, with temporary files removed; 141 if the reader of standard output went away
 
 Environment:
   SSMSSH_USER, SSMSSH_IDENTITY, SSMSSH_KNOWN_HOSTS and those of the AWS tools, as for ssmssh";

@@ -1,27 +1,36 @@
 //! The `ssmcp` command.
 
 mod args;
+mod json;
 mod nodes;
+mod pace;
 mod settings;
+mod show;
 
 use std::ffi::OsString;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::connect::Dialer;
+use super::connect::{Dialer, LAST_WAIT};
 use super::environment::Environment;
 use super::logging;
 use super::options::LogLevel;
-use super::progress::ProgressLine;
 use super::report::{self, CliError};
-use super::signals::EndSignals;
+use super::signals::{EndSignal, EndSignals};
 use super::terminal;
-use crate::copy::{CopyError, CopyOptions, Summary, copy_until};
+use crate::copy::{CopyError, Summary, Totals, copy_until};
 use crate::stream::StreamError;
-use nodes::{close_all, connect_all, location};
+use json::{End, Status};
+use nodes::{close_all, connect_all};
 use settings::{SsmcpSettings, settings};
+use show::Show;
 
 /// Exit status when some of it could not be copied.
 const INCOMPLETE: u8 = 1;
+/// Exit status when the reader of standard output went away: that of a process that SIGPIPE ended.
+const OUTPUT_CLOSED: u8 = 141;
+
+/// Longest wait for the SSM sessions to end after a signal: somebody waits.
+const LAST_MOMENT: Duration = Duration::from_millis(700);
 
 /// One thread for SSH and the files, one for the data channel beside it: encryption of both can go on at once.
 const WORKERS: usize = 2;
@@ -40,65 +49,109 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     super::run_to_end(WORKERS, run(&settings, started)).unwrap_or_else(|error| report::print(&error, level))
 }
 
+/// How a run ended that nothing ended early.
+enum Ending {
+    /// As far as it could be copied.
+    Copied(Summary),
+    /// By a signal, and whether the same command goes on where it was.
+    Stopped { signal: EndSignal, can_resume: bool },
+    /// Whoever read standard output has seen enough.
+    ReaderGone,
+}
+
 /// Whatever ends it, a signal included, the SSM sessions are ended too before it returns, as far as 2 s suffice.
 async fn run(settings: &SsmcpSettings, started: Instant) -> Result<u8, CliError> {
     let mut signals = EndSignals::catch().map_err(CliError::Signals)?;
     let dialer = Dialer::new(&settings.connection);
-    let result = work(settings, &dialer, &mut signals, started).await;
+    let show = Show::new(settings);
+    let outcome = work(settings, &dialer, &show, &mut signals, started).await;
+    let patience = if matches!(outcome, Ok(Ending::Stopped { .. })) { LAST_MOMENT } else { LAST_WAIT };
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
-        () = dialer.wait_idle() => {}
+        () = dialer.wait_idle(patience) => {}
         _ = signals.recv() => {}
     }
-    result
+    let end = end_of(&outcome, settings.connection.log_level);
+    let exit_status = end.exit_status;
+    tokio::select! {
+        () = show.end(end) => {}
+        _ = signals.recv() => {}
+    }
+    Ok(exit_status)
 }
 
 async fn work(
     settings: &SsmcpSettings,
     dialer: &Dialer<'_>,
+    show: &Show<'_>,
     signals: &mut EndSignals,
     started: Instant,
-) -> Result<u8, CliError> {
+) -> Result<Ending, CliError> {
     let nodes = tokio::select! {
         nodes = connect_all(settings, dialer) => nodes?,
-        signal = signals.recv() => return Ok(signal.exit_code()),
+        signal = signals.recv() => return Ok(Ending::Stopped { signal, can_resume: false }),
     };
     logging::stage("total", started.elapsed());
 
-    let sources = settings.sources.iter().map(|operand| location(operand, &nodes)).collect();
-    let options = CopyOptions::default().recursive(settings.recursive).preserve(settings.preserve);
-    let line = ProgressLine::new(settings.connection.is_quiet());
+    let sources = settings.sources.iter().map(|operand| nodes::source(operand, &nodes)).collect();
+    let target = nodes::target(&settings.target, &nodes);
     let mut ended_by = None;
     let stop = async { ended_by = Some(signals.recv().await) };
-    let copied =
-        copy_until(sources, location(&settings.target, &nodes), options, |progress| line.show(progress), stop).await;
+    let copying = copy_until(sources, target, settings.copy_options(), |progress| show.show(progress), stop);
+    let copied = tokio::select! {
+        copied = copying => copied,
+        never = show.keep_up_to_date() => match never {},
+    };
+    show.close(copied.as_ref().ok());
     match (copied, ended_by) {
         (Ok(summary), _) => {
-            line.finish(&summary);
             tokio::select! {
                 () = close_all(nodes) => {}
                 _ = signals.recv() => {}
             }
-            Ok(exit_code(&summary))
+            let is_reader_gone = summary.failures.iter().any(|failure| settings.is_reader_gone(failure));
+            Ok(if is_reader_gone { Ending::ReaderGone } else { Ending::Copied(summary) })
         }
-        (Err(_), Some(signal)) => {
-            line.clear();
-            Ok(signal.exit_code())
+        (Err(CopyError::Stopped { can_resume }), Some(signal)) => {
+            if !settings.connection.is_quiet() {
+                report::note(&how_to_go_on(&show.totals(), can_resume));
+            }
+            Ok(Ending::Stopped { signal, can_resume })
         }
-        (Err(error), None) => {
-            line.clear();
-            Err(with_the_cause_below(error))
+        (Err(error), _) => Err(with_the_cause_below(error)),
+    }
+}
+
+/// What is told about a run that is over, and its exit status. What is wrong is printed.
+fn end_of(outcome: &Result<Ending, CliError>, level: LogLevel) -> End {
+    let end = |status, exit_status| End { status, exit_status, failures: 0, can_resume: false, message: None };
+    match outcome {
+        Ok(Ending::Copied(summary)) if summary.is_complete() => end(Status::Complete, 0),
+        Ok(Ending::Copied(summary)) => {
+            let failures = summary.failures.len();
+            if failures > 1 {
+                report::note(&format!("{failures} files or directories could not be copied"));
+            }
+            End { failures, ..end(Status::Incomplete, INCOMPLETE) }
+        }
+        Ok(Ending::Stopped { signal, can_resume }) => {
+            End { can_resume: *can_resume, ..end(Status::Stopped, signal.exit_code()) }
+        }
+        Ok(Ending::ReaderGone) => end(Status::Stopped, OUTPUT_CLOSED),
+        Err(error) => {
+            let exit_status = report::print(error, level);
+            End { message: Some(report::message(error)), ..end(Status::Failed, exit_status) }
         }
     }
 }
 
-fn exit_code(summary: &Summary) -> u8 {
-    match summary.failures.len() {
-        0 => return 0,
-        1 => {}
-        failures => report::note(&format!("{failures} files or directories could not be copied")),
-    }
-    INCOMPLETE
+fn how_to_go_on(totals: &Totals, can_resume: bool) -> String {
+    let files = match totals {
+        Totals { files_done: 1, .. } => "1 file is".to_owned(),
+        Totals { files_done, .. } => format!("{files_done} files are"),
+    };
+    let again = if can_resume { "goes on from here" } else { "copies all again" };
+    format!("stopped: {files} copied; the same command {again}")
 }
 
 /// Where the stream below is what failed, its error is the one that tells something.
@@ -114,7 +167,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_failed_decides_the_exit_status() {
-        assert_eq!(exit_code(&Summary::default()), 0);
+    fn a_run_that_is_stopped_says_how_to_go_on() {
+        let mut totals = Totals::default();
+        assert_eq!(how_to_go_on(&totals, false), "stopped: 0 files are copied; the same command copies all again");
+        totals.files_done = 1;
+        assert_eq!(how_to_go_on(&totals, true), "stopped: 1 file is copied; the same command goes on from here");
+    }
+
+    #[test]
+    fn how_it_ended_decides_the_exit_status() {
+        let exit_status = |outcome| end_of(&outcome, LogLevel::Quiet).exit_status;
+        assert_eq!(exit_status(Ok(Ending::Copied(Summary::default()))), 0);
+        assert_eq!(exit_status(Ok(Ending::ReaderGone)), 141);
     }
 }

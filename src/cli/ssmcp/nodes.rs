@@ -10,6 +10,7 @@ use super::settings::SsmcpSettings;
 use crate::cli::connect::{Dialer, Redialer};
 use crate::cli::logging;
 use crate::cli::report::CliError;
+use crate::cli::stdio;
 use crate::cli::target::{Operand, Target};
 use crate::client::{ClientError, Connection};
 use crate::copy::{BytePath, Location, RemoteEndpoint, StreamKind};
@@ -63,14 +64,24 @@ async fn another_stream(redialer: Arc<Redialer>, kind: StreamKind) -> Result<Sft
     Ok(start_sftp(&connection, redialer.node()).await?)
 }
 
-pub(super) fn location(operand: &Operand, nodes: &[Node]) -> Location {
+/// Where the files come from.
+pub(super) fn source(operand: &Operand, nodes: &[Node]) -> Location {
     match operand {
         Operand::Local(path) => Location::local(path.clone()),
+        Operand::Pipe => Location::reader("standard input", stdio::Reader::stdin()),
         Operand::Remote { target, path } => {
             let node = nodes.iter().find(|node| node.target == *target);
             let node = node.expect("every target was connected before");
             Location::remote(&node.endpoint, BytePath::new(path.clone()))
         }
+    }
+}
+
+/// Where the files go.
+pub(super) fn target(operand: &Operand, nodes: &[Node]) -> Location {
+    match operand {
+        Operand::Pipe => Location::writer("standard output", stdio::Writer::stdout()),
+        operand => source(operand, nodes),
     }
 }
 

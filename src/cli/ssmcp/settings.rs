@@ -1,8 +1,10 @@
 //! What one run of `ssmcp` does: its arguments and the environment, resolved.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::num::NonZeroU64;
 
-use clap::error::ErrorKind;
+use clap::error::ErrorKind as Mistake;
 use clap::{CommandFactory, Parser};
 
 use super::args::SsmcpArgs;
@@ -10,7 +12,7 @@ use crate::cli::environment::Environment;
 use crate::cli::report::CliError;
 use crate::cli::settings::ConnectionSettings;
 use crate::cli::target::Operand;
-use crate::copy::{Compression, Streams};
+use crate::copy::{Compression, CopyError, CopyOptions, Failure, Side, Streams};
 
 /// What one run of `ssmcp` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,28 +22,71 @@ pub(super) struct SsmcpSettings {
     pub preserve: bool,
     pub streams: Streams,
     pub compression: Compression,
+    /// Bytes a second.
+    pub rate_limit: Option<NonZeroU64>,
+    /// Events as JSON lines on standard output.
+    pub json: bool,
     pub sources: Vec<Operand>,
     pub target: Operand,
 }
 
+impl SsmcpSettings {
+    pub(super) fn copy_options(&self) -> CopyOptions {
+        let mut options = CopyOptions::default().recursive(self.recursive).preserve(self.preserve);
+        options.rate_limit = self.rate_limit;
+        options
+    }
+
+    /// Whether this is no more than the end of `ssmcp NODE:log - | head`.
+    pub(super) fn is_reader_gone(&self, failure: &Failure) -> bool {
+        let is_broken = matches!(&failure.error, CopyError::Local(error) if error.kind() == ErrorKind::BrokenPipe);
+        is_broken && self.target == Operand::Pipe && failure.side == Side::Local
+    }
+}
+
+/// Bytes a second that an agent lets through a stream at least.
+const PACE: u64 = 500_000;
+/// Streams that nobody asked for.
+const MOST_UNASKED: usize = 8;
+
+/// scp's Kbit has 1024 bits.
+const BYTES_A_KBIT: u64 = 1024 / 8;
+
 pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environment) -> Result<SsmcpSettings, CliError> {
     let args = SsmcpArgs::try_parse_from(args)?;
     let mut connection = ConnectionSettings::resolve(&args.connection, None, args.port, env)?;
+    connection.batch_mode |= args.batch_mode;
     let mut sources: Vec<_> = args.operands.iter().map(|text| Operand::parse(text)).collect::<Result<_, _>>()?;
     let Some(target) = sources.pop().filter(|_| !sources.is_empty()) else {
         let missing = "a target is missing: the last PATH is where the others are copied to";
-        return Err(SsmcpArgs::command().error(ErrorKind::TooFewValues, missing).into());
+        return Err(usage(Mistake::TooFewValues, missing));
     };
-    let is_local = |operand: &Operand| matches!(operand, Operand::Local(_));
-    if is_local(&target)
-        && let Some(Operand::Local(source)) = sources.iter().find(|source| is_local(source))
+    if !target.is_remote()
+        && let Some(source) = sources.iter().find(|source| !source.is_remote())
     {
         return Err(CliError::BothLocal(source.clone()));
     }
+    if sources.len() > 1 && sources.iter().chain([&target]).any(|operand| *operand == Operand::Pipe) {
+        return Err(usage(Mistake::TooManyValues, "`-` is one file: it takes one source and one target"));
+    }
+    if args.json && target == Operand::Pipe {
+        return Err(usage(Mistake::ArgumentConflict, "`--json` and the target `-` both want standard output"));
+    }
     let compression = args.compression.unwrap_or(compression_of(connection.compression));
     connection.compression = Some(compression == Compression::On);
-    let SsmcpArgs { recursive, preserve, streams, .. } = args;
-    Ok(SsmcpSettings { connection, recursive, preserve, streams, compression, sources, target })
+    let rate_limit = args.limit.and_then(|kbit| NonZeroU64::new(u64::from(kbit) * BYTES_A_KBIT));
+    let streams = rate_limit.filter(|_| args.streams == Streams::auto()).map_or(args.streams, streams_for);
+    let SsmcpArgs { recursive, preserve, json, .. } = args;
+    Ok(SsmcpSettings { connection, recursive, preserve, streams, compression, rate_limit, json, sources, target })
+}
+
+/// As many streams as the agents' pace needs for so many bytes a second: more would only share them.
+fn streams_for(rate_limit: NonZeroU64) -> Streams {
+    Streams::exactly(usize::try_from(1 + rate_limit.get() / PACE).unwrap_or(Streams::MOST).min(MOST_UNASKED))
+}
+
+fn usage(kind: Mistake, message: &str) -> CliError {
+    SsmcpArgs::command().error(kind, message).into()
 }
 
 /// What -C and `-o Compression` mean here.
@@ -122,6 +167,41 @@ mod tests {
             let error = parse(words).unwrap_err();
             assert!(error.to_string().contains("`cp`"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_dash_is_one_file() {
+        let there = format!("{NODE}:x");
+        assert_eq!(parse(&["-", &there]).unwrap().sources, [Operand::Pipe]);
+        assert_eq!(parse(&[&there, "-"]).unwrap().target, Operand::Pipe);
+        assert_eq!(parse(&[&there, "./-"]).unwrap().target, Operand::Local("./-".into()));
+        assert!(matches!(parse(&["-", "x"]), Err(CliError::BothLocal(Operand::Pipe))));
+        for words in [["-", "a", &there], [&there, &there, "-"]] {
+            assert!(parse(&words).unwrap_err().to_string().contains("`-` is one file"), "{words:?}");
+        }
+        assert!(parse(&["--json", &there, "-"]).unwrap_err().to_string().contains("both want standard output"));
+    }
+
+    #[test]
+    fn the_limit_is_scps() {
+        let there = format!("{NODE}:x");
+        let limit = |given: &str| parse(&["-l", given, "a", &there]).map(|settings| settings.rate_limit);
+        assert_eq!(limit("8").unwrap(), NonZeroU64::new(1024));
+        let streams = |given: &[&str]| parse(&[given, &["a", &there]].concat()).unwrap().streams;
+        assert_eq!(streams(&["-l", "8"]), Streams::exactly(1));
+        assert_eq!(streams(&["-l", "1000000"]), Streams::exactly(8));
+        assert_eq!(streams(&["-l", "8", "-j", "3"]), Streams::exactly(3));
+        for wrong in ["0", "-1", "many", "104857601"] {
+            assert!(matches!(limit(wrong), Err(CliError::Usage(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn options_of_scp_that_change_nothing_are_accepted() {
+        let there = format!("{NODE}:x");
+        let settings = parse(&["-3sT46", "-B", "a", &there]).unwrap();
+        assert!(settings.connection.batch_mode);
+        assert_eq!(settings.sources, [Operand::Local("a".into())]);
     }
 
     #[test]

@@ -17,7 +17,9 @@ pub enum KeyError {
     #[error("the private key {key} belongs to user id {owner}; it must belong to you or to root")]
     ForeignOwner { key: String, owner: u32 },
     /// It has a permission other than that its owner may read it.
-    #[error("the permissions {mode:04o} of the private key {key} are too open; run: chmod 400 {key}")]
+    #[error(
+        "the permissions {mode:04o} of the private key {key} are too open: only you may read it, and nobody may write it; run: chmod 0400 {key}"
+    )]
     TooOpen { key: String, mode: u32 },
     /// It is larger than any private key.
     #[error("{key} is larger than any private key; is it the right file?")]

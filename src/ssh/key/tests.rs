@@ -142,7 +142,9 @@ fn any_permission_but_its_owners_reading_is_refused_with_the_command_that_helps(
             continue;
         }
         let path = quote::path(&path);
-        let expected = format!("permissions {mode:04o} of the private key {path} are too open; run: chmod 400 {path}");
+        let expected = format!(
+            "permissions {mode:04o} of the private key {path} are too open: only you may read it, and nobody may write it; run: chmod 0400 {path}"
+        );
         assert!(error.to_string().contains(&expected), "{error}");
     }
 }

@@ -1,0 +1,95 @@
+//! `ssmcp` with `-` on one side, and from node to node.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::process::{Output, Stdio};
+
+use ssm_lab::{Lab, Pace};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::copy_cli::{World, until};
+use crate::support::cli::noise;
+
+const SECOND: &str = "i-0fedcba9876543210";
+
+async fn fast_world() -> World {
+    World::with(Lab::builder().openssh().pace(Pace::Ideal)).await
+}
+
+/// Runs it with `input` on a pipe.
+async fn piped(world: &World, arguments: &[&OsStr], input: &[u8]) -> Output {
+    let mut child = world.command(arguments).stdin(Stdio::piped()).spawn().expect("ssmcp runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    let feed = async {
+        let _ = stdin.write_all(input).await;
+        drop(stdin);
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+    until("no session is left", || world.lab.open_sessions() == 0).await;
+    output.expect("it ends")
+}
+
+fn outcome(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standard_input_becomes_a_file_on_the_node() {
+    let world = fast_world().await;
+    for input in [noise(3_000_000), Vec::new()] {
+        let output = piped(&world, &["-".as_ref(), &world.node("up")], &input).await;
+        assert_eq!((outcome(&output), output.stdout.len()), ((Some(0), String::new()), 0));
+        assert!(fs::read(world.there("up")).unwrap() == input, "{} bytes", input.len());
+    }
+    assert_eq!(fs::read_dir(world.there("")).unwrap().count(), 1, "no temporary file is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standard_input_has_no_name_for_a_directory() {
+    let world = fast_world().await;
+    let output = piped(&world, &["-".as_ref(), &world.node("")], b"x").await;
+    let (code, said) = outcome(&output);
+    assert_eq!((code, said.contains("name the file")), (Some(1), true), "{said}");
+    assert_eq!(fs::read_dir(world.there("")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_comes_out_in_order_however_many_streams_carry_it() {
+    let world = fast_world().await;
+    let content = noise(12_000_000);
+    fs::write(world.there("down"), &content).unwrap();
+    let output = piped(&world, &["-j".as_ref(), "4".as_ref(), &world.node("down"), "-".as_ref()], b"").await;
+    assert_eq!(outcome(&output), (Some(0), String::new()));
+    assert!(output.stdout == content, "{} of {} bytes", output.stdout.len(), content.len());
+    assert_eq!(fs::read_dir(world.here("")).unwrap().filter(|it| it.as_ref().unwrap().path().is_file()).count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_seen_enough_ends_it_without_a_word() {
+    let world = fast_world().await;
+    fs::File::create(world.there("big")).unwrap().set_len(1 << 30).unwrap();
+    let source = world.node("big");
+    let mut child = world.command(&[&source, "-".as_ref()]).spawn().expect("ssmcp runs");
+    let mut stdout = child.stdout.take().expect("piped");
+    stdout.read_exact(&mut [0; 1000]).await.unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().await.expect("it ends");
+    assert_eq!(outcome(&output), (Some(141), String::new()));
+    until("no session is left", || world.lab.open_sessions() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_goes_from_node_to_node_without_a_file_here() {
+    let world = World::with(Lab::builder().pace(Pace::Ideal).another_node(SECOND)).await;
+    let content = noise(8_000_000);
+    fs::write(world.lab.home().join("from"), &content).unwrap();
+    for streams in ["1", "3"] {
+        let (source, target) = (format!("{}:from", world.lab.node()), format!("{SECOND}:to-{streams}"));
+        let output = piped(&world, &["-j", streams, &source, &target].map(OsStr::new), b"").await;
+        assert_eq!(outcome(&output), (Some(0), String::new()));
+        let copy = world.lab.home_of(SECOND).join(format!("to-{streams}"));
+        assert!(fs::read(copy).unwrap() == content, "{streams} streams");
+    }
+    let files_here = fs::read_dir(world.here("")).unwrap().filter(|it| it.as_ref().unwrap().path().is_file());
+    assert_eq!(files_here.count(), 0);
+}
