@@ -18,9 +18,12 @@ use super::remote::{PERMISSION_BITS, attributes_of, metadata_of};
 use super::{BytePath, CopyError};
 use crate::ssh::sftp::{Attributes, Extension, Handle, Limits, OpenFlags, Queued, Sftp, SftpError};
 
-/// The longest read or write asked for: two of the 32 KiB that fit in an SSH packet, so that a request's own cost
-/// halves, while a single one does not hold up the others for long on a slow link.
+/// The longest read asked for: two of the 32 KiB that fit in an SSH packet, so that a request's own cost halves, while a
+/// single one does not hold up the others for long on a slow link.
 const PIECE: u32 = 64 * 1024;
+/// The longest write, which is OpenSSH's limit. Each is answered, each answer is a message of the node, and each message costs
+/// an acknowledgement out of the frames that may be sent in a second: with 64 KiB that would be a fifth of them.
+const WRITE_PIECE: u32 = 255 * 1024;
 /// Bytes at the start of a file that stay on its first stream.
 const SPREAD_FROM: u64 = 256 * 1024;
 
@@ -342,7 +345,7 @@ impl RemoteTarget {
 
 impl TargetFile for RemoteTarget {
     fn max_write(&self) -> u32 {
-        self.limits.write.min(PIECE)
+        self.limits.write.min(WRITE_PIECE)
     }
 
     fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {

@@ -6,17 +6,21 @@
 
 use std::{collections::VecDeque, future::pending, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig, client::Msg};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Lost, Shared,
+    backlog::Backlog,
     command::ExitStatus,
     pipe::{PipeReader, PipeWriter, pipe},
 };
 
 /// Bytes that wait in each direction of a channel for whoever is slower.
 const PIPE_LIMIT: usize = 256 * 1024;
+/// The largest packet that OpenSSH takes on a session channel.
+const PACKET: usize = 32 * 1024;
 /// Stderr of a remote process, in `SSH_MSG_CHANNEL_EXTENDED_DATA`.
 const STDERR: u32 = 1;
 
@@ -77,7 +81,7 @@ async fn run(
 ) {
     let end = tokio::select! {
         end = incoming.receive(&mut read) => end,
-        () = send(&write, stdin, control) => End::Abandoned,
+        () = send(&write, stdin, control, &shared.transport.backlog) => End::Abandoned,
         () = shared.closing() => End::Abandoned,
     };
     // The loop of russh must not wait for a channel that nobody takes messages from.
@@ -107,10 +111,15 @@ enum End {
 }
 
 /// Sends what the caller writes; returns when the caller holds nothing of the channel any more.
-async fn send(write: &ChannelWriteHalf<Msg>, mut stdin: PipeReader, mut control: mpsc::Receiver<Control>) {
+async fn send(
+    write: &ChannelWriteHalf<Msg>,
+    mut stdin: PipeReader,
+    mut control: mpsc::Receiver<Control>,
+    backlog: &Backlog,
+) {
     let data = async {
         while let Some(chunk) = stdin.recv().await {
-            if write.data_bytes(chunk).await.is_err() {
+            if send_chunk(write, chunk, backlog).await.is_err() {
                 break;
             }
         }
@@ -136,6 +145,17 @@ async fn send(write: &ChannelWriteHalf<Msg>, mut stdin: PipeReader, mut control:
         () = data => {}
         () = requests => {}
     }
+}
+
+/// Hands a chunk to russh by the packet, each when it is its turn.
+async fn send_chunk(write: &ChannelWriteHalf<Msg>, mut chunk: Bytes, backlog: &Backlog) -> Result<(), russh::Error> {
+    while !chunk.is_empty() {
+        let packet = chunk.split_to(chunk.len().min(PACKET));
+        let (turn, length) = (backlog.turn().await, packet.len());
+        write.data_bytes(packet).await?;
+        backlog.handed(&turn, length);
+    }
+    Ok(())
 }
 
 struct Incoming {

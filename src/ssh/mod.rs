@@ -34,6 +34,7 @@ use tokio::{
 
 mod algorithms;
 mod auth;
+mod backlog;
 mod channel;
 mod command;
 mod error;
