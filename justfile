@@ -16,9 +16,10 @@ test:
 ci:
     .ci/run
 
-# The engine's speed as a ratio to SHA-256.
-bench:
+# The engine's speed as a ratio to SHA-256, and what a stream carries through the lab.
+bench *cases:
     cargo bench --bench engine
+    cargo bench --bench stream -- {{cases}}
 
 # Each fuzz target for a while (needs nightly and cargo-fuzz).
 fuzz seconds="30":
