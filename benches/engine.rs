@@ -16,8 +16,9 @@ use ssmssh::datachannel::{Config, DataChannel, Transmit};
 use ssmssh::wire::{Acknowledge, Body, FLAGS_SINGLE, Message, MessageKind, PayloadType};
 use uuid::Uuid;
 
-const TURNS: usize = 15;
-const BYTES: usize = 8 << 20;
+/// Many short turns: of some of them the scheduler keeps away, however busy the machine is.
+const TURNS: usize = 200;
+const BYTES: usize = 1 << 20;
 const KIB: usize = 1 << 10;
 const REQUEST: &[u8] =
     br#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"portNumber":"22"}}}]}"#;
