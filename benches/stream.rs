@@ -107,7 +107,9 @@ async fn in_a_lab(case: &Case, is_openssh: bool) {
     let lab: LabBuilder = Lab::builder().faults(faults).pace(pace);
     let lab = if is_openssh { lab.openssh() } else { lab }.start().await.unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    Lab::env_remove().iter().for_each(|name| _ = command.env_remove(name));
+    for name in Lab::env_remove() {
+        command.env_remove(name);
+    }
     command.args(["--case", case.name]).envs(lab.env()).kill_on_drop(true);
     assert!(command.status().await.unwrap().success(), "{} failed", case.name);
     lab.shutdown().await;
@@ -169,7 +171,8 @@ async fn echo(round_trip: Duration, lasts: Duration) -> f64 {
     let (mut sink, mut echo) =
         (session.command("cat > /dev/null").spawn().await.unwrap(), session.command("cat").spawn().await.unwrap());
     let mut upload = sink.stdin.take().unwrap();
-    let upload = tokio::spawn(async move { while upload.write_all(&[0; BLOCK]).await.is_ok() {} });
+    let block = vec![0; BLOCK];
+    let upload = tokio::spawn(async move { while upload.write_all(&block).await.is_ok() {} });
     let (mut to, mut from) = (echo.stdin.take().unwrap(), echo.stdout.take().unwrap());
     sleep(WARM_UP).await;
     let (start, warm) = (Instant::now(), delivered(session.stream()));
