@@ -28,3 +28,8 @@ fn the_corpus_of_engine_inputs_breaks_nothing() {
 fn the_corpus_of_bodies_is_read_or_refused_in_peace() {
     replay("handshake_json", inputs::handshake_json);
 }
+
+#[test]
+fn the_corpus_of_sftp_replies_ends_every_request() {
+    replay("sftp_reply", inputs::sftp_reply);
+}
