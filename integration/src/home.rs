@@ -41,6 +41,13 @@ impl Home {
         Ok(home)
     }
 
+    /// Notes a node's host key where clients of the lab look for it, so that they need not believe the first they see.
+    pub(crate) fn record_host_key(&self, node: &str, key: &PrivateKey) -> io::Result<()> {
+        let line = format!("{node} {}\n", key.public_key().to_openssh().map_err(io::Error::other)?);
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.known_hosts)?;
+        file.write_all(line.as_bytes())
+    }
+
     /// Makes the login directory of one more node.
     pub(crate) fn add_login(&self, node: &str) -> io::Result<PathBuf> {
         let login = self.login_of(node);

@@ -193,7 +193,7 @@ impl Lab {
         &self.home.identity
     }
 
-    /// Where a client may keep the node's host key; absent at first.
+    /// The host keys of the nodes whose SSH servers the lab has started. Clients may add to it.
     pub fn known_hosts(&self) -> &Path {
         &self.home.known_hosts
     }
@@ -215,6 +215,8 @@ impl Lab {
         let mut env = vec![
             ("AWS_ENDPOINT_URL_SSM", self.endpoint_url.clone()),
             ("AWS_REGION", REGION.to_owned()),
+            // For tools that know the older name only.
+            ("AWS_DEFAULT_REGION", REGION.to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
             ("SSMSSH_KNOWN_HOSTS", path(&self.home.known_hosts)),
             ("SSM_LAB_NODE", self.node.clone()),

@@ -13,16 +13,13 @@ use std::{
     process::Stdio,
 };
 
-use russh::keys::PublicKey;
+use russh::keys::{PrivateKey, PublicKey};
 use tokio::{
     net::{TcpListener, TcpStream},
     process::Command,
 };
 
-use crate::{
-    home::{new_key, write_key},
-    tasks::Tasks,
-};
+use crate::{home::write_key, tasks::Tasks};
 
 /// Where systems put it; it is seldom in a user's `PATH`.
 const PROGRAMS: [&str; 4] = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd", "/opt/homebrew/sbin/sshd"];
@@ -50,12 +47,13 @@ pub enum OpenSshError {
 /// Listens on a free loopback port until the lab ends. Only `key` is let in, for the user that runs the lab.
 pub(crate) async fn start(
     directory: &Path,
+    host_key: &PrivateKey,
     key: &PublicKey,
     extra: &[String],
     tasks: &Tasks,
 ) -> Result<SocketAddr, OpenSshError> {
     let program = PROGRAMS.iter().map(Path::new).find(|path| path.exists()).ok_or(OpenSshError::NotInstalled)?;
-    let configuration = write_files(directory, key, extra).map_err(OpenSshError::Files)?;
+    let configuration = write_files(directory, host_key, key, extra).map_err(OpenSshError::Files)?;
     check(program, &configuration).await?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(OpenSshError::Files)?;
     let address = listener.local_addr().map_err(OpenSshError::Files)?;
@@ -84,9 +82,9 @@ pub(crate) async fn current_user() -> Result<String, OpenSshError> {
     }
 }
 
-fn write_files(directory: &Path, key: &PublicKey, extra: &[String]) -> io::Result<PathBuf> {
+fn write_files(directory: &Path, private: &PrivateKey, key: &PublicKey, extra: &[String]) -> io::Result<PathBuf> {
     let (host_key, authorized) = (directory.join("ssh_host_ed25519_key"), directory.join("authorized_keys"));
-    write_key(&new_key("ssm-lab host")?, &host_key)?;
+    write_key(private, &host_key)?;
     fs::write(&authorized, format!("{}\n", key.to_openssh().map_err(io::Error::other)?))?;
     let mut text = String::new();
     for line in extra {

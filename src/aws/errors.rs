@@ -123,10 +123,10 @@ impl<'a> Call<'a> {
 
     fn unreachable<E: Error + 'static>(&self, error: &SdkError<E, HttpResponse>) -> ServiceError {
         let message = match error.raw_response().map(HttpResponse::status) {
-            Some(status) => format!("HTTP {} without an error code", status.as_u16()),
+            Some(status) => format!("HTTP status {}, and no answer as SSM gives them", status.as_u16()),
             None => match http::dial_error(error) {
-                Some(cause) => causes(cause),
-                None => causes(error),
+                Some(cause) => format!("no answer: {}", causes(cause)),
+                None => format!("no answer: {}", causes(error)),
             },
         };
         ServiceError::Unreachable { operation: self.operation, message }
@@ -140,7 +140,7 @@ fn secrets(used: Option<&Credentials>) -> Vec<&str> {
 
 /// An answer that says that all went well and leaves out what was asked for.
 pub(super) fn missing_field(call: &Call<'_>, name: &str) -> ServiceError {
-    ServiceError::Unreachable { operation: call.operation, message: format!("the answer lacks {name}") }
+    ServiceError::Unreachable { operation: call.operation, message: format!("an answer that lacks {name}") }
 }
 
 /// Credentials that could not be resolved.

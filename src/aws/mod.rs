@@ -178,6 +178,8 @@ impl AwsService {
         }
         let client = Client::from_conf(builder.build());
         let configured_host = endpoint.as_deref().and_then(host_of);
+        let place = configured_host.as_deref().unwrap_or("the region's public endpoint");
+        tracing::info!(target: "ssmssh::detail", "region {region}, API at {place}");
         Self { inner: Arc::new(Inner { client, region, profile, configured_host, credentials }) }
     }
 
@@ -196,11 +198,15 @@ fn region_of(config: &SdkConfig) -> Result<String, ServiceError> {
 /// The URL that replaces the public endpoint, found the way the SSM client finds it. One that is set to nothing, as
 /// `AWS_ENDPOINT_URL=` is, replaces nothing; the client would panic over it.
 fn configured_endpoint(config: &SdkConfig) -> Option<String> {
-    let key =
-        ServiceConfigKey::builder().service_id("SSM").env("AWS_ENDPOINT_URL").profile("endpoint_url").build().ok()?;
-    let for_service = config.service_config().and_then(|service| service.load_config(key));
-    let for_all = config.endpoint_url().map(str::to_owned);
-    for_service.into_iter().chain(for_all).find(|url| !url.trim().is_empty())
+    let find = |variable: &'static str| {
+        let key = ServiceConfigKey::builder().service_id("SSM").env(variable).profile("endpoint_url").build().ok()?;
+        config.service_config()?.load_config(key)
+    };
+    let for_all = || config.endpoint_url().map(str::to_owned);
+    let is_set = |url: &String| !url.trim().is_empty();
+    // An empty variable hides what the profile says; under a name that no variable has, only the profile is asked.
+    let in_profile = || find("no variable");
+    find("AWS_ENDPOINT_URL").filter(is_set).or_else(|| for_all().filter(is_set)).or_else(|| in_profile().filter(is_set))
 }
 
 fn host_of(url: &str) -> Option<String> {

@@ -235,10 +235,10 @@ async fn whatever_the_code_no_message_of_the_service_shows_the_token() {
 #[tokio::test]
 async fn an_answer_that_is_no_answer_is_told_without_its_content() {
     let html = start_failure(&Scripted::new(502, "<html>Bad gateway</html>").service()).await;
-    assert_eq!(html.to_string(), "StartSession got no answer: HTTP 502 without an error code");
+    assert_eq!(html.to_string(), "StartSession got HTTP status 502, and no answer as SSM gives them");
     let partial = serde_json::json!({ "SessionId": "jo-0a1", "TokenValue": TOKEN }).to_string();
     let partial = start_failure(&Scripted::new(200, partial).service()).await;
-    assert_eq!(partial.to_string(), "StartSession got no answer: the answer lacks StreamUrl");
+    assert_eq!(partial.to_string(), "StartSession got an answer that lacks StreamUrl");
     let broken = start_failure(&Scripted::new(200, format!("{{\"TokenValue\":\"{TOKEN}\" oops")).service()).await;
     assert!(!format!("{broken} {broken:?}").contains(TOKEN), "{broken:?}");
 }

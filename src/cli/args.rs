@@ -10,6 +10,7 @@ use http::uri::Authority;
 use super::target::Target;
 
 /// How to reach a node and log in: the options that both commands share.
+#[expect(clippy::struct_excessive_bools, reason = "flags as they were typed")]
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArgs {
@@ -36,6 +37,14 @@ pub(crate) struct ConnectionArgs {
     /// Where the SSM API is, if not at the region's usual place
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint_url: Option<String>,
+
+    /// Use IPv4 only, on this machine's side
+    #[arg(short = '4', overrides_with = "ipv6")]
+    pub(crate) ipv4: bool,
+
+    /// Use IPv6 only, on this machine's side
+    #[arg(short = '6', overrides_with = "ipv4")]
+    pub(crate) ipv6: bool,
 
     /// File of known host keys
     #[arg(long, value_name = "FILE")]
@@ -110,6 +119,10 @@ pub(crate) struct SsmsshArgs {
     /// Read nothing from standard input
     #[arg(short = 'n')]
     pub(crate) null_stdin: bool,
+
+    /// Forward no agent, no X11, no GSSAPI credentials: as it is, in any case
+    #[arg(short = 'a', short_aliases = ['x', 'k'], hide = true, action = ArgAction::Count)]
+    pub(crate) forward_nothing: u8,
 
     /// Node to reach: `i-…` or `mi-…`
     #[arg(value_name = "[USER@]NODE")]
@@ -204,6 +217,17 @@ mod tests {
             assert!(message(&["--stream-host", host]).contains("expected a host"), "{host}");
         }
         assert!(parse(&["--stream-host", "vpce.example.com:8443", NODE]).is_ok());
+    }
+
+    #[test]
+    fn switching_off_what_is_never_on_is_taken_as_said() {
+        assert!(parse(&["-axk", NODE]).is_ok());
+    }
+
+    #[test]
+    fn of_two_address_families_the_last_counts() {
+        let family = |words: &[&str]| parse(words).map(|args| (args.connection.ipv4, args.connection.ipv6)).unwrap();
+        assert_eq!([family(&["-4", NODE]), family(&["-46", NODE])], [(true, false), (false, true)]);
     }
 
     #[test]

@@ -47,12 +47,17 @@ impl<'a> Dialer<'a> {
             Some(limit) => timeout(limit, connecting).await.unwrap_or(Err(CliError::ConnectTimeout(limit)))?,
             None => connecting.await?,
         };
-        self.tell_new_host_key(&connection, target);
+        self.tell_host_key(&connection, target);
         Ok(connection)
     }
 
     /// Outages are told from the beginning: those of the login too.
     async fn dial(&self, target: &Target, session: SessionBuilder, interactive: bool) -> Result<Connection, CliError> {
+        let (settings, node) = (self.settings, &target.node);
+        let user = settings.user_at(target);
+        let file = settings.known_hosts.display();
+        tracing::info!(target: "ssmssh::detail", "node {node}, port {}, user {user}", settings.port);
+        tracing::info!(target: "ssmssh::detail", "known hosts in {file}");
         let client = self.client.get_or_try_init(|| self.client()).await?;
         let opening = client.begin(&target.node, self.settings.port);
         if let Some(patience) = notices::patience(self.settings.log_level, interactive) {
@@ -95,7 +100,10 @@ impl<'a> Dialer<'a> {
         })
     }
 
-    fn tell_new_host_key(&self, connection: &Connection, target: &Target) {
+    fn tell_host_key(&self, connection: &Connection, target: &Target) {
+        if let Some(key) = connection.host_key() {
+            tracing::info!(target: "ssmssh::detail", "host key {} {}", key.key_type, key.fingerprint);
+        }
         let new = connection.host_key().filter(|key| key.newly_recorded && !self.settings.is_quiet());
         if let Some(key) = new {
             let (node, file) = (&target.node, self.settings.known_hosts.display());

@@ -1,4 +1,4 @@
-//! What `-v` prints: stages with their durations, and with `-vv` the crate's own debug events.
+//! What `-v` prints: what is used, stages with their durations, and with `-vv` the crate's own debug events.
 //!
 //! Events of other crates are never printed: they may hold tokens.
 
@@ -15,6 +15,8 @@ use super::options::LogLevel;
 use super::report;
 
 const STAGE_TARGET: &str = "ssmssh::stage";
+/// What is used, and how it ends: sentences of their own.
+const DETAIL_TARGET: &str = "ssmssh::detail";
 
 /// Prints from now on what `level` asks for. A second call changes nothing.
 pub(crate) fn init(level: LogLevel) {
@@ -41,7 +43,7 @@ struct Lines {
 impl Lines {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
-        if target == STAGE_TARGET {
+        if target == STAGE_TARGET || target == DETAIL_TARGET {
             return self.level >= LogLevel::Stages;
         }
         let ours = target == "ssmssh" || target.starts_with("ssmssh::");
@@ -79,7 +81,7 @@ impl<S: Subscriber> Layer<S> for Total {
         event.record(&mut fields);
         let is_last = event.metadata().target() == STAGE_TARGET && fields.stage.as_deref() == Some(self.last);
         if is_last && !self.is_printed.swap(true, Ordering::Relaxed) {
-            report::note(&format!("total {}", milliseconds(self.started.elapsed())));
+            report::note(&format!("ready after {}", milliseconds(self.started.elapsed())));
         }
     }
 }
@@ -87,6 +89,9 @@ impl<S: Subscriber> Layer<S> for Total {
 fn line(metadata: &Metadata<'_>, fields: &Fields) -> String {
     if let (STAGE_TARGET, Some(stage), Some(elapsed)) = (metadata.target(), &fields.stage, fields.elapsed) {
         return format!("{stage} {}", milliseconds(elapsed));
+    }
+    if metadata.target() == DETAIL_TARGET {
+        return fields.text.clone();
     }
     match *metadata.level() {
         Level::ERROR => format!("error: {}", fields.text),
@@ -162,6 +167,7 @@ mod tests {
     fn log_all() {
         stage("StartSession", Duration::from_micros(95_400));
         stage("key exchange", Duration::from_micros(3_449));
+        tracing::info!(target: "ssmssh::detail", "region {}", "eu-west-1");
         tracing::debug!(target: "ssmssh::stream", frames = 3, "resumed");
         tracing::warn!(target: "ssmssh::ssh", "new host key");
         tracing::error!(target: "aws_config", "token=secret");
@@ -176,7 +182,7 @@ mod tests {
 
     #[test]
     fn one_v_prints_stages_with_their_durations() {
-        let expected = ["StartSession 95 ms", "key exchange 3.4 ms", "warning: new host key"];
+        let expected = ["StartSession 95 ms", "key exchange 3.4 ms", "region eu-west-1", "warning: new host key"];
         assert_eq!(printed(LogLevel::Stages, log_all), expected);
     }
 

@@ -1,5 +1,6 @@
 //! Shared by both commands.
 
+mod absent;
 mod args;
 mod askpass;
 mod connect;

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ssh::StrictHostKeyChecking;
+use crate::stream::AddressFamily;
 
 /// What the `-o` options said. As in ssh, the first value given for a key is the one that counts; identity files and
 /// environment variables add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SshOptions {
+    pub(crate) address_family: Option<AddressFamily>,
     pub(crate) batch_mode: Option<bool>,
     pub(crate) compression: Option<bool>,
     pub(crate) connect_timeout: Option<Duration>,
@@ -76,6 +78,7 @@ pub(crate) enum OptionError {
 type Setter = fn(&mut SshOptions, &OsStr) -> Result<(), &'static str>;
 
 const KEYS: &[(&str, Setter)] = &[
+    ("AddressFamily", |o, v| first(&mut o.address_family, address_family(v)?)),
     ("BatchMode", |o, v| first(&mut o.batch_mode, yes_or_no(v)?)),
     ("Compression", |o, v| first(&mut o.compression, yes_or_no(v)?)),
     ("ConnectTimeout", |o, v| first(&mut o.connect_timeout, duration(v)?)),
@@ -162,6 +165,11 @@ fn choice<T: Copy>(value: &OsStr, table: &[(&str, T)], expected: &'static str) -
 
 fn yes_or_no(value: &OsStr) -> Result<bool, &'static str> {
     choice(value, &[("yes", true), ("true", true), ("no", false), ("false", false)], "yes or no")
+}
+
+fn address_family(value: &OsStr) -> Result<AddressFamily, &'static str> {
+    use AddressFamily::{Any, Inet, Inet6};
+    choice(value, &[("any", Any), ("inet", Inet), ("inet6", Inet6)], "any, inet or inet6")
 }
 
 fn strictness(value: &OsStr) -> Result<StrictHostKeyChecking, &'static str> {
@@ -291,7 +299,16 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_answered_with_the_known_ones() {
-        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: BatchMode, Compression, ConnectTimeout, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
+        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: AddressFamily, BatchMode, Compression, ConnectTimeout, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
+    }
+
+    #[test]
+    fn the_readme_lists_every_key_and_no_other() {
+        let readme = include_str!("../../README.md");
+        let table = readme.split_once("| `-o` | means |").and_then(|(_, rest)| rest.split_once("\n\n")).unwrap().0;
+        let listed: Vec<_> =
+            table.lines().filter_map(|row| row.strip_prefix("| `")?.split(['=', '`']).next()).collect();
+        assert_eq!(listed, KEYS.iter().map(|(key, _)| *key).collect::<Vec<_>>());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use super::absent::Absent;
 use super::askpass::AskError;
 use super::identity::IdentityError;
 use super::options::LogLevel;
@@ -37,6 +38,8 @@ pub(crate) enum CliError {
     /// Also how clap asks for the help and the version to be printed.
     #[error(transparent)]
     Usage(#[from] clap::Error),
+    #[error(transparent)]
+    Absent(#[from] Absent),
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
@@ -160,6 +163,7 @@ fn program() -> &'static str {
 impl Report {
     pub(crate) fn of(error: &CliError) -> Self {
         let hints = match error {
+            CliError::Absent(absent) => vec![hint(absent.instead)],
             CliError::Identity(error) => identity_hints(error),
             CliError::Client(ClientError::Service(error)) => service_hints(error),
             CliError::Client(ClientError::Stream(error)) => stream_hints(error),
@@ -263,6 +267,9 @@ fn dial_hint(error: &DialError) -> &'static str {
         }
         DialError::Proxy { .. } | DialError::ProxyRefused { .. } | DialError::ProxyAnswer { .. } => {
             "the proxy is that of HTTPS_PROXY; NO_PROXY names hosts that are reached without it"
+        }
+        DialError::NotTls { .. } => {
+            "is the port right? An endpoint of your own without TLS is given with http://, a proxy without it too"
         }
         DialError::CaBundle { .. } => "the file is that of AWS_CA_BUNDLE",
         _ => "check that the network lets you out to this host on port 443",

@@ -12,7 +12,7 @@ use super::environment::{Environment, NotUtf8};
 use super::options::{LogLevel, OptionError, RekeyLimit, RequestTty, SshOptions};
 use super::target::Target;
 use crate::ssh::StrictHostKeyChecking;
-use crate::stream::{Network, ProxyConfig, ProxyError, StreamOptions};
+use crate::stream::{AddressFamily, Network, ProxyConfig, ProxyError, StreamOptions};
 
 const DEFAULT_USER: &str = "ec2-user";
 const DEFAULT_PORT: u16 = 22;
@@ -49,6 +49,7 @@ pub(crate) struct ConnectionSettings {
     pub(crate) endpoint_url: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) proxy: ProxyConfig,
+    pub(crate) address_family: AddressFamily,
     /// Root certificates in place of the system's.
     pub(crate) ca_bundle: Option<PathBuf>,
     pub(crate) port: u16,
@@ -147,6 +148,7 @@ impl ConnectionSettings {
             endpoint_url: checked(args.endpoint_url.as_deref(), is_endpoint, SettingsError::EndpointUrl)?,
             reason: args.reason.clone(),
             proxy: proxy(env)?,
+            address_family: address_family(args, options),
             ca_bundle: env.path("AWS_CA_BUNDLE"),
             port: port.or(options.port).unwrap_or(DEFAULT_PORT),
             default_user: user.or(env.text("SSMSSH_USER")?).unwrap_or_else(|| DEFAULT_USER.to_owned()),
@@ -179,7 +181,7 @@ impl ConnectionSettings {
 
     /// How connections leave this machine.
     pub(crate) fn network(&self) -> Network {
-        let network = Network::new().proxy(self.proxy.clone());
+        let network = Network::new().proxy(self.proxy.clone()).address_family(self.address_family);
         match &self.ca_bundle {
             Some(file) => network.ca_bundle(file),
             None => network,
@@ -295,6 +297,14 @@ fn askpass(env: &Environment) -> Option<Askpass> {
     let require = env.get("SSH_ASKPASS_REQUIRE").unwrap_or_default();
     let program = env.path("SSH_ASKPASS").filter(|_| require != "never")?;
     Some(Askpass { program, prefer: require == "force" || require == "prefer" })
+}
+
+fn address_family(args: &ConnectionArgs, options: &SshOptions) -> AddressFamily {
+    match (args.ipv4, args.ipv6) {
+        (true, _) => AddressFamily::Inet,
+        (_, true) => AddressFamily::Inet6,
+        _ => options.address_family.unwrap_or_default(),
+    }
 }
 
 fn log_level(args: &ConnectionArgs, options: &SshOptions) -> LogLevel {

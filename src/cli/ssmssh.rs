@@ -8,6 +8,7 @@ use clap::Parser;
 use rustix::termios::tcgetattr;
 use tokio::time::timeout;
 
+use super::absent::Absent;
 use super::args::SsmsshArgs;
 use super::connect::{self, Dialer, LAST_WAIT};
 use super::environment::Environment;
@@ -46,7 +47,10 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 fn settings(args: impl IntoIterator<Item = OsString>) -> Result<SsmsshSettings, CliError> {
-    let args = SsmsshArgs::try_parse_from(args)?;
+    let args = SsmsshArgs::try_parse_from(args).map_err(|usage| match Absent::in_usage(&usage) {
+        Some(absent) => CliError::Absent(absent),
+        None => CliError::Usage(usage),
+    })?;
     Ok(SsmsshSettings::resolve(&args, &Environment::of_process())?)
 }
 
@@ -78,6 +82,11 @@ async fn work(settings: &SsmsshSettings, dialer: &Dialer<'_>, signals: &mut EndS
             Ending::Signalled(signal)
         }
     };
+    if let Ending::Exited(status) = &ended
+        && !settings.connection.is_quiet()
+    {
+        tell_odd_signal(status);
+    }
     if pty.is_some() && !settings.connection.is_quiet() {
         report::verbatim(&format!("Connection to {} closed.\n", settings.target.node));
     }
@@ -173,6 +182,13 @@ fn exit_code(ended: &Ending) -> u8 {
         Ending::Disconnected => FAILURE,
         Ending::OutputClosed => OUTPUT_CLOSED,
         Ending::Signalled(signal) => signal.exit_code(),
+    }
+}
+
+/// A signal that has no number here leaves nothing but a failure to report.
+fn tell_odd_signal(status: &ExitStatus) {
+    if let Some(name) = status.signal().filter(|name| signals::number(name).is_none()) {
+        report::note(&format!("the command was ended by a signal that has no number here: {name}"));
     }
 }
 

@@ -91,6 +91,7 @@ impl Login<'_> {
     }
 
     async fn sign_in(&mut self, key: &PrivateKey, hash: Option<HashAlg>) -> Result<Offered, SshError> {
+        tracing::info!(target: "ssmssh::detail", "offering the key {}", key.describe());
         let signer = PrivateKeyWithHashAlg::new(key.inner(), hash);
         let result = self.handle.authenticate_publickey(self.user, signer).await;
         self.answer(result, &key.describe()).await

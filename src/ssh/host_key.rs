@@ -21,8 +21,8 @@ pub enum StrictHostKeyChecking {
     Yes,
     /// Record the key of a host that is not on record; refuse a changed or revoked key.
     AcceptNew,
-    /// Accept whatever key the server shows, revoked ones included; read and write no file. Whoever sits in between is
-    /// let in.
+    /// Accept whatever key the server shows, revoked ones included, and record none. Whoever sits in between is let in. A
+    /// key that is on record otherwise is warned of in the log.
     Off,
 }
 
@@ -150,7 +150,7 @@ impl HostKeyCheck {
     pub(super) async fn known_types(&self) -> Result<Vec<String>, HostKeyError> {
         match self.policy {
             None => Err(HostKeyError::NoPolicy),
-            Some(StrictHostKeyChecking::Off) => Ok(Vec::new()),
+            Some(StrictHostKeyChecking::Off) => Ok(self.on_file(Self::read_types).await.unwrap_or_default()),
             Some(_) => self.on_file(Self::read_types).await,
         }
     }
@@ -183,13 +183,24 @@ impl HostKeyCheck {
 
     fn decide(&self, shown: &HostKeyBlob) -> Result<HostKey, HostKeyError> {
         let policy = self.policy.ok_or(HostKeyError::NoPolicy)?;
-        if policy == StrictHostKeyChecking::Off || self.is_known(&self.read()?, shown)? {
+        if policy == StrictHostKeyChecking::Off {
+            if let Some(objection) = self.objection(shown) {
+                tracing::warn!("{objection}; accepted all the same: StrictHostKeyChecking is off");
+            }
+            return Ok(accepted(shown, false));
+        }
+        if self.is_known(&self.read()?, shown)? {
             return Ok(accepted(shown, false));
         }
         match policy {
             StrictHostKeyChecking::AcceptNew => self.record(shown),
             _ => Err(self.unknown(shown)),
         }
+    }
+
+    /// What a check would have against the key, where there is a file to check with.
+    fn objection(&self, shown: &HostKeyBlob) -> Option<HostKeyError> {
+        self.is_known(&self.read().ok()?, shown).err()
     }
 
     /// Whether the key is on record; an error if it must not be accepted.
@@ -317,11 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn off_accepts_everything_and_touches_no_file() {
+    fn off_accepts_everything_and_writes_no_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("known_hosts");
         std::fs::write(&file, format!("@revoked {}", key(1).line_for("*"))).expect("written");
         assert!(check(Off, &file).decide(&key(1)).is_ok());
+        assert!(check(Off, &file).objection(&key(1)).is_some() && check(Off, &file).objection(&key(2)).is_none());
         let error = check(AcceptNew, &file).decide(&key(1)).expect_err("revoked");
         assert!(error.to_string().contains("is revoked"), "{error}");
         assert!(check(Off, &dir.path().join("none")).decide(&key(1)).is_ok());

@@ -31,6 +31,38 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub struct Network {
     proxy: ProxyConfig,
     roots: Roots,
+    family: AddressFamily,
+}
+
+/// Which of a host's addresses are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AddressFamily {
+    /// All of them.
+    #[default]
+    Any,
+    /// Those of IPv4.
+    Inet,
+    /// Those of IPv6.
+    Inet6,
+}
+
+impl AddressFamily {
+    fn has(self, address: &SocketAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Inet => address.is_ipv4(),
+            Self::Inet6 => address.is_ipv6(),
+        }
+    }
+
+    /// What a host lacks.
+    fn missing(self) -> &'static str {
+        match self {
+            Self::Any => "it has no address",
+            Self::Inet => "it has no IPv4 address",
+            Self::Inet6 => "it has no IPv6 address",
+        }
+    }
 }
 
 impl Network {
@@ -55,6 +87,13 @@ impl Network {
         self
     }
 
+    /// Only these addresses are tried, of a proxy where there is one. Default: all.
+    #[must_use]
+    pub fn address_family(mut self, family: AddressFamily) -> Self {
+        self.family = family;
+        self
+    }
+
     /// Does in advance what an encrypted connection will need.
     pub(super) fn prepare(&self) {
         let roots = self.roots.clone();
@@ -67,30 +106,41 @@ impl Network {
         let is_tls = is_tls(uri);
         let (host, port) = host_and_port(uri);
         if !is_tls {
-            return tcp(host, port).await;
+            return self.tcp(host, port).await;
         }
         let reached = async {
             match self.proxy.for_host(host) {
                 Some(proxy) => self.through(&proxy, host, port).await,
-                None => tcp(host, port).await,
+                None => self.tcp(host, port).await,
             }
         };
         let (config, transport) = tokio::try_join!(self.roots.config(), reached)?;
-        tls::encrypt(config, host, transport).await
+        tls::encrypt(config, (host, port), transport).await
     }
 
     async fn through(&self, proxy: &Proxy, host: &str, port: u16) -> Result<Transport, DialError> {
         let reached = async {
             let (proxy_host, proxy_port) = host_and_port(&proxy.uri);
-            let transport = tcp(proxy_host, proxy_port).await?;
+            let transport = self.tcp(proxy_host, proxy_port).await?;
             if is_tls(&proxy.uri) {
-                tls::encrypt(self.roots.config().await?, proxy_host, transport).await
+                tls::encrypt(self.roots.config().await?, (proxy_host, proxy_port), transport).await
             } else {
                 Ok(transport)
             }
         };
         let unreachable = |source| DialError::Proxy { proxy: proxy.name(), source: Box::new(source) };
         proxy.tunnel(reached.await.map_err(unreachable)?, host, port).await
+    }
+
+    /// A connection to whichever of the host's addresses answers first.
+    async fn tcp(&self, host: &str, port: u16) -> Result<Transport, DialError> {
+        let unresolved = |source| DialError::Resolve { host: host.to_owned(), source };
+        let found = lookup_host((host, port)).await.map_err(unresolved)?;
+        let addresses = found.filter(|address| self.family.has(address));
+        let no_address = || unresolved(io::Error::new(ErrorKind::NotFound, self.family.missing()));
+        let tcp = first_of(by_turns(addresses), connect).await.unwrap_or_else(|| Err(no_address()))?;
+        tcp.set_nodelay(true)?;
+        Ok(Box::new(tcp))
     }
 }
 
@@ -102,17 +152,6 @@ fn is_tls(uri: &Uri) -> bool {
 fn host_and_port(uri: &Uri) -> (&str, u16) {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     (host, uri.port_u16().unwrap_or(if is_tls(uri) { 443 } else { 80 }))
-}
-
-/// A connection to whichever of the host's addresses answers first.
-async fn tcp(host: &str, port: u16) -> Result<Transport, DialError> {
-    let unresolved = |source| DialError::Resolve { host: host.to_owned(), source };
-    let addresses = lookup_host((host, port)).await.map_err(unresolved)?;
-    let tcp = first_of(by_turns(addresses), connect).await;
-    let no_address = || unresolved(io::Error::new(ErrorKind::NotFound, "it has no address"));
-    let tcp = tcp.unwrap_or_else(|| Err(no_address()))?;
-    tcp.set_nodelay(true)?;
-    Ok(Box::new(tcp))
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
@@ -218,6 +257,14 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
+    /// What answers on the port does not speak TLS.
+    #[error("what answers on port {port} of {host} does not speak TLS")]
+    NotTls {
+        /// The host, or the proxy.
+        host: String,
+        /// The TCP port.
+        port: u16,
+    },
     /// The file of root certificates is of no use.
     #[error("no root certificates can be read from {}", .file.display())]
     CaBundle {
@@ -245,7 +292,11 @@ impl DialError {
             Self::Resolve { .. } | Self::TimedOut(_) | Self::Io(_) => true,
             Self::Proxy { source, .. } => source.is_transient(),
             Self::ProxyRefused { status, .. } => *status >= 500,
-            Self::ProxyAnswer { .. } | Self::Certificate { .. } | Self::CaBundle { .. } | Self::NoRoots => false,
+            Self::ProxyAnswer { .. }
+            | Self::Certificate { .. }
+            | Self::NotTls { .. }
+            | Self::CaBundle { .. }
+            | Self::NoRoots => false,
         }
     }
 
@@ -256,9 +307,11 @@ impl DialError {
             Self::ProxyRefused { .. } => ErrorKind::ConnectionRefused,
             Self::TimedOut(_) => ErrorKind::TimedOut,
             Self::Io(error) => error.kind(),
-            Self::ProxyAnswer { .. } | Self::Certificate { .. } | Self::CaBundle { .. } | Self::NoRoots => {
-                ErrorKind::InvalidData
-            }
+            Self::ProxyAnswer { .. }
+            | Self::Certificate { .. }
+            | Self::NotTls { .. }
+            | Self::CaBundle { .. }
+            | Self::NoRoots => ErrorKind::InvalidData,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! to it that the session ends.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -57,7 +58,8 @@ struct TellAnyway(Arc<Shared>);
 
 impl Drop for TellAnyway {
     fn drop(&mut self) {
-        self.0.conclude(Err(StreamError::RuntimeGone));
+        let reason = if std::thread::panicking() { StreamError::Panicked } else { StreamError::RuntimeGone };
+        self.0.conclude(Err(reason));
     }
 }
 
@@ -68,6 +70,7 @@ async fn start_to_end(setup: Setup) -> Result<(), StreamError> {
     }
     let grant = service.start(&request).await?;
     let _ = shared.session.set(grant.session.clone());
+    tracing::info!(target: "ssmssh::detail", "SSM session {}", grant.session);
     let link = Link { service, connect, request, options, shared, session: grant.session.clone() };
     let end = match link.first_socket(&grant).await {
         Ok((url, socket)) => Driver::new(&link, url, socket).run(&grant).await,
@@ -96,6 +99,20 @@ enum Stop {
     GivenUp,
     /// The node broke the protocol.
     Failed(StreamError),
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(cut) => write!(f, "connection lost: {cut}"),
+            Self::Closed(CloseReason::Ended) => f.write_str("closed by the far end"),
+            Self::Closed(CloseReason::ByService(text)) => write!(f, "ended: {}", quote(text, REFUSAL, &[])),
+            Self::Closed(CloseReason::Incomplete) => f.write_str("closed by the far end before everything had arrived"),
+            Self::Finished => f.write_str("closed by this side, all confirmed"),
+            Self::GivenUp => f.write_str("closed by this side"),
+            Self::Failed(error) => write!(f, "failed: {error}"),
+        }
+    }
 }
 
 struct Driver<'a> {
@@ -169,7 +186,9 @@ impl<'a> Driver<'a> {
     async fn run(mut self, grant: &Grant) -> End {
         self.link.shared.lock().channel.handle_connected(&grant.token, now());
         loop {
-            let (outcome, is_over) = match poll_fn(|cx| self.poll(cx)).await {
+            let stop = poll_fn(|cx| self.poll(cx)).await;
+            tracing::info!(target: "ssmssh::detail", "data channel: {stop}");
+            let (outcome, is_over) = match stop {
                 Stop::Lost(cut) => match self.resume(cut).await {
                     Ok(()) => continue,
                     Err(outcome) => (outcome, false),

@@ -128,6 +128,9 @@ pub enum StreamError {
     /// The task that drives the stream is gone, because the runtime was shut down.
     #[error("the runtime of the stream was shut down")]
     RuntimeGone,
+    /// The task that drives the stream has panicked: a fault of this crate.
+    #[error("the task of the stream has panicked, which is a fault of ssmssh: please report it")]
+    Panicked,
 }
 
 impl StreamError {

@@ -147,7 +147,10 @@ impl Link {
     pub(super) async fn terminate(&self, outcome: Result<(), StreamError>) -> Result<(), StreamError> {
         let terminated = timeout(TERMINATE_TIMEOUT, self.service.terminate(&self.session)).await;
         let Err(source) = terminated.unwrap_or_else(|_| Err(timed_out("TerminateSession"))) else { return outcome };
-        tracing::warn!(session = %self.session, error = %source, "the session could not be terminated");
+        let session = &self.session;
+        tracing::warn!(
+            "SSM session {session} may stay open until its idle time-out: it could not be terminated: {source}"
+        );
         outcome.and(Err(StreamError::NotTerminated { session: self.session.clone(), source }))
     }
 }

@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-pub use self::dial::{DialError, Network};
+pub use self::dial::{AddressFamily, DialError, Network};
 pub use self::error::StreamError;
 pub use self::proxy::{ProxyConfig, ProxyError};
 pub(crate) use self::quote::{REFUSAL, SENTENCE, quote};

@@ -166,11 +166,11 @@ pub enum ServiceError {
         message: String,
     },
     /// The service could not be reached, or did not answer as it should.
-    #[error("{operation} got no answer: {message}")]
+    #[error("{operation} got {message}")]
     Unreachable {
         /// The API operation.
         operation: &'static str,
-        /// The chain of causes, in words.
+        /// What came in place of an answer, in words: "no answer: connection refused".
         message: String,
     },
 }

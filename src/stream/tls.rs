@@ -89,18 +89,25 @@ fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, DialError> {
 /// Encrypts a connection to `host`, which must prove that it is this host.
 pub(super) async fn encrypt(
     config: Arc<ClientConfig>,
-    host: &str,
+    (host, port): (&str, u16),
     transport: Transport,
 ) -> Result<Transport, DialError> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     match TlsConnector::from(config).connect(name, transport).await {
         Ok(encrypted) => Ok(Box::new(encrypted)),
         Err(source) if is_about_certificate(&source) => Err(DialError::Certificate { host: host.to_owned(), source }),
+        // What is no TLS record at all, as HTTP's "400 Bad Request" is.
+        Err(error) if matches!(tls_error(&error), Some(TlsError::InvalidMessage(_))) => {
+            Err(DialError::NotTls { host: host.to_owned(), port })
+        }
         Err(other) => Err(other.into()),
     }
 }
 
+fn tls_error(error: &io::Error) -> Option<&TlsError> {
+    error.get_ref().and_then(|cause| cause.downcast_ref())
+}
+
 fn is_about_certificate(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-    matches!(cause, Some(TlsError::InvalidCertificate(_) | TlsError::NoCertificatesPresented))
+    matches!(tls_error(error), Some(TlsError::InvalidCertificate(_) | TlsError::NoCertificatesPresented))
 }

@@ -163,15 +163,36 @@ async fn a_terminal_is_asked_for_by_tt_only_when_there_is_none_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn v_prints_the_stages_and_vv_no_secret() {
+async fn v_prints_what_is_used_and_the_stages_and_vv_no_secret() {
     let lab = fast_lab().await;
     let ran = Cli::in_lab(&lab).args(["-v", lab.node(), "true"]).run().await;
-    let stages =
-        ["credentials", "StartSession", "WebSocket", "handshake", "key exchange", "authentication", "channel", "total"];
+    let stages = [
+        "credentials",
+        "StartSession",
+        "WebSocket",
+        "handshake",
+        "key exchange",
+        "authentication",
+        "channel",
+        "ready after",
+    ];
     for stage in stages {
         let prefix = format!("ssmssh: {stage} ");
         let found = ran.stderr.lines().find(|line| line.starts_with(&prefix));
         assert!(found.is_some_and(|line| line.ends_with(" ms")), "{stage}: {}", ran.stderr);
+    }
+    let details = [
+        format!("node {}, port 22, user {}", lab.node(), lab.user()),
+        format!("known hosts in {}", lab.known_hosts().display()),
+        format!("region {}, API at 127.0.0.1", lab.region()),
+        "SSM session lab-".to_owned(),
+        "host key ssh-ed25519 SHA256:".to_owned(),
+        format!("offering the key {}", lab.identity().display()),
+        "data channel: closed by ".to_owned(),
+    ];
+    for detail in details {
+        let prefix = format!("ssmssh: {detail}");
+        assert!(ran.stderr.lines().any(|line| line.starts_with(&prefix)), "{detail}: {}", ran.stderr);
     }
     let ran = Cli::in_lab(&lab).args(["-vvv", lab.node(), "true"]).run().await;
     for secret in [lab.secret_access_key(), lab.session_token(), "X-Amz", "TokenValue", "data-channel"] {

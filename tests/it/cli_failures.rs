@@ -67,7 +67,7 @@ async fn a_mistake_on_the_command_line_is_255() {
     code 255
     --- stdout
     --- stderr
-    ssmssh: `-o ProxyJump=x`: `ProxyJump` is not among the options understood here: BatchMode, Compression, ConnectTimeout, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile
+    ssmssh: `-o ProxyJump=x`: `ProxyJump` is not among the options understood here: AddressFamily, BatchMode, Compression, ConnectTimeout, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile
     ");
 }
 
@@ -211,26 +211,74 @@ async fn a_user_that_the_key_does_not_open_is_told() {
     all_sessions_over(&lab).await;
 }
 
+#[tokio::test]
+async fn an_option_of_ssh_that_is_missing_comes_with_what_to_do_instead() {
+    let ran = Cli::ssmssh().args(["-N", "-L", "8080:localhost:80", "i-0123456789abcdef0"]).run().await;
+    assert_eq!(ran.code, Some(255));
+    insta::assert_snapshot!(ran.stderr, @r"
+    ssmssh: `-N` of ssh (run no command) is not offered here
+    ssmssh: hint: it is of use with forwards only, and there are none
+    ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_family_that_is_asked_for_is_the_only_one_tried() {
+    let lab = fast_lab().await;
+    let four = Cli::in_lab(&lab).args(["-4", lab.node(), "true"]).run().await;
+    assert_eq!((four.code, four.stderr.as_str()), (Some(0), ""));
+    let six = Cli::in_lab(&lab).args(["-6", lab.node(), "true"]).run().await;
+    assert!(six.code == Some(255) && six.stderr.contains("it has no IPv6 address"), "{}", six.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_variable_does_not_hide_the_endpoint_of_the_profile() {
+    let lab = fast_lab().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    fs::write(&config, format!("[default]\nendpoint_url = {}\n", lab.endpoint_url())).unwrap();
+    for empty in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SSM"] {
+        let cli = Cli::in_lab(&lab).env_remove("AWS_ENDPOINT_URL_SSM").env(empty, "").env("AWS_CONFIG_FILE", &config);
+        let ran = cli.args([lab.node(), "true"]).run().await;
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{empty}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_to_a_port_without_it_is_told_as_that() {
+    let lab = fast_lab().await;
+    let url = lab.endpoint_url().replace("http:", "https:");
+    let ran = Cli::in_lab(&lab).args(["--endpoint-url", &url, lab.node(), "true"]).run().await;
+    assert!(ran.code == Some(255) && ran.stderr.contains("does not speak TLS"), "{}", ran.stderr);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_host_key_is_told_once_and_kept() {
     let lab = fast_lab().await;
-    let strict = Cli::in_lab(&lab).args(["-o", "StrictHostKeyChecking=yes", lab.node(), "true"]).run().await;
+    // The lab's own file has the key from the start.
+    let folder = tempfile::tempdir().unwrap();
+    let cli = || Cli::in_lab(&lab).env("SSMSSH_KNOWN_HOSTS", folder.path().join("known_hosts"));
+    let strict = cli().args(["-o", "StrictHostKeyChecking=yes", lab.node(), "true"]).run().await;
     assert_eq!(strict.code, Some(255));
     assert!(strict.stderr.contains("is not known"), "{}", strict.stderr);
-    let first = Cli::in_lab(&lab).args([lab.node(), "true"]).run().await;
+    let first = cli().args([lab.node(), "true"]).run().await;
     assert!(first.stderr.starts_with(&format!("ssmssh: new host key of {}: ssh-ed25519 SHA256:", lab.node())));
-    let again = Cli::in_lab(&lab).args(["-o", "StrictHostKeyChecking=yes", lab.node(), "true"]).run().await;
+    let again = cli().args(["-o", "StrictHostKeyChecking=yes", lab.node(), "true"]).run().await;
     assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_host_key_stops_it() {
     let (lab, other) = (fast_lab().await, fast_lab().await);
-    assert_eq!(Cli::in_lab(&other).args([other.node(), "true"]).run().await.code, Some(0));
     let known_hosts = other.known_hosts().to_str().unwrap();
     let ran = Cli::in_lab(&lab).args(["--known-hosts", known_hosts, lab.node(), "true"]).run().await;
     assert_eq!((ran.code, ran.out()), (Some(255), ""));
     assert!(ran.stderr.contains("has changed") && ran.stderr.matches("SHA256:").count() == 2, "{}", ran.stderr);
+    let off = ["-o", "StrictHostKeyChecking=off", "--known-hosts", known_hosts, lab.node(), "echo in"];
+    let off = Cli::in_lab(&lab).args(off).run().await;
+    assert_eq!((off.code, off.out()), (Some(0), "in\n"));
+    assert!(
+        off.stderr.starts_with("ssmssh: warning: the host key of ") && off.stderr.contains("accepted all the same")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,14 @@ async fn exit_statuses_and_signals_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signal_without_a_number_here_is_named() {
+    let lab = openssh_lab().await;
+    let ran = Cli::in_lab(&lab).args([lab.node(), "kill -34 $$"]).run().await;
+    assert_eq!(ran.code, Some(255), "{}", ran.stderr);
+    assert!(ran.stderr.contains("a signal that has no number here"), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn binary_data_passes_both_ways_intact() {
     let lab = openssh_lab().await;
     let data = noise(8 << 20);

@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use russh::keys::PrivateKey;
 use tokio::{net::TcpListener, time::sleep};
 
 use crate::{
@@ -279,7 +280,7 @@ impl LabBuilder {
         lab.tasks.spawn(server::serve(listener, None, self.service(&lab, address), lab.tasks.clone()));
         lab.node_tasks.spawn(self.node_model(&lab, &self.node, address, sshd, services).run());
         for id in &self.more_nodes {
-            let sshd = self.start_embedded(&lab, lab.home.add_login(id).map_err(LabError::Home)?).await?;
+            let sshd = self.start_embedded(&lab, id, lab.home.add_login(id).map_err(LabError::Home)?).await?;
             lab.node_tasks.spawn(self.node_model(&lab, id, address, sshd, services).run());
         }
         let all = self.more_nodes.iter().chain([&self.node]).map(|id| lab.wait_for(id, NODE_START));
@@ -315,20 +316,27 @@ impl LabBuilder {
             Server::Existing(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))),
             Server::OpenSsh(lines) => {
                 lab.user = Some(openssh::current_user().await.map_err(LabError::OpenSsh)?);
+                let host_key = Self::new_host_key(lab, &self.node)?;
                 let key = lab.home.client_key.public_key();
-                openssh::start(lab.home.path(), key, lines, &lab.tasks).await.map_err(LabError::OpenSsh)
+                openssh::start(lab.home.path(), &host_key, key, lines, &lab.tasks).await.map_err(LabError::OpenSsh)
             }
             Server::Embedded => {
                 lab.user = Some(LAB_USER.to_owned());
-                self.start_embedded(lab, lab.home.login.clone()).await
+                self.start_embedded(lab, &self.node, lab.home.login.clone()).await
             }
         }
     }
 
-    async fn start_embedded(&self, lab: &Lab, home: PathBuf) -> Result<SocketAddr, LabError> {
+    fn new_host_key(lab: &Lab, node: &str) -> Result<PrivateKey, LabError> {
+        let key = home::new_key("ssm-lab host").map_err(LabError::Home)?;
+        lab.home.record_host_key(node, &key).map_err(LabError::Home)?;
+        Ok(key)
+    }
+
+    async fn start_embedded(&self, lab: &Lab, node: &str, home: PathBuf) -> Result<SocketAddr, LabError> {
         let (user, key) = (lab.user().to_owned(), lab.home.client_key.public_key().clone());
         let account = Account { user, key, home, shell: self.shell.clone() };
-        let host_key = home::new_key("ssm-lab host").map_err(LabError::Home)?;
+        let host_key = Self::new_host_key(lab, node)?;
         sshd::start(account, host_key, &lab.tasks).await.map_err(LabError::Sshd)
     }
 

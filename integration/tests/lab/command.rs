@@ -40,6 +40,16 @@ async fn the_commands_exit_status_is_the_labs() {
 }
 
 #[tokio::test]
+async fn an_option_that_cannot_be_is_a_failure_of_the_labs_own() {
+    for arguments in [&["--deny", "nonsense"][..], &["--frobnicate"], &["--loss", "2"]] {
+        let output = run(&[arguments, &["--", "true"]].concat()).await;
+        assert_eq!(output.status.code(), Some(125), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(arguments[0]), "{output:?}");
+    }
+    assert_eq!(run(&["--help"]).await.status.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_command_that_is_not_there_is_127_as_in_a_shell() {
     let output = run(&["--", "/nonexistent/command"]).await;
     assert_eq!(output.status.code(), Some(127));

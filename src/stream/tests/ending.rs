@@ -1,7 +1,9 @@
 //! Every way for a stream to end: what readers and writers are told, and that the session never stays behind.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::world::*;
@@ -152,6 +154,34 @@ async fn terminate_ends_a_stream_under_its_reader() {
     assert!(matches!(StreamError::from_io(&error), Some(StreamError::Terminated)), "{error:?}");
     assert!(matches!(patiently(handle.closed()).await, Err(StreamError::Terminated)));
     assert_eq!(world.service.calls(), ["start", "sign", "terminate"]);
+}
+
+/// A control plane with a fault.
+struct Faulty;
+
+impl SsmService for Faulty {
+    fn start<'a>(&'a self, _: &'a StartRequest) -> BoxFuture<'a, Result<Grant, ServiceError>> {
+        panic!("for the test")
+    }
+
+    fn resume<'a>(&'a self, _: &'a SessionId) -> BoxFuture<'a, Result<Grant, ServiceError>> {
+        unreachable!("it never started")
+    }
+
+    fn terminate<'a>(&'a self, _: &'a SessionId) -> BoxFuture<'a, Result<(), ServiceError>> {
+        unreachable!("it never started")
+    }
+
+    fn sign_upgrade<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<UpgradeHeaders, ServiceError>> {
+        unreachable!("it never started")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_streams_task_is_told_as_one() {
+    let request = StartRequest::new(TargetId::new("i-0123456789abcdef0").unwrap(), 22);
+    let error = patiently(open(Arc::new(Faulty), request, StreamOptions::default())).await.unwrap_err();
+    assert!(matches!(error, StreamError::Panicked), "{error:?}");
 }
 
 #[test]

@@ -83,8 +83,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     throttle: u32,
 
-    /// Lets IAM refuse this action, such as ssm:StartSession or ssmmessages:OpenDataChannel; may be repeated
-    #[arg(long, value_name = "ACTION")]
+    /// Lets IAM refuse this action; may be repeated
+    #[arg(long, value_name = "ACTION", value_parser = ACTIONS)]
     deny: Vec<String>,
 
     /// Takes clients that do not sign the WebSocket upgrade
@@ -95,6 +95,10 @@ pub(crate) struct Args {
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
+
+/// What IAM can be asked about here.
+const ACTIONS: [&str; 4] =
+    ["ssm:StartSession", "ssm:ResumeSession", "ssm:TerminateSession", "ssmmessages:OpenDataChannel"];
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PaceArg {
