@@ -65,7 +65,6 @@ const MAX_LIMIT: i64 = 100 * 1024 * 1024;
 
 /// Options of scp that ask for what is done anyway, or for what the way to a node leaves no choice in.
 #[derive(Debug, Clone, Default, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own on the command line")]
 pub(super) struct Accepted {
     /// From node to node through this machine: always so.
     #[arg(short = '3', hide = true)]
@@ -76,11 +75,6 @@ pub(super) struct Accepted {
     /// No check of names against the pattern: they are checked for what could do harm, which is no option.
     #[arg(short = 'T', hide = true)]
     trusting: bool,
-    /// The system chooses how the service is reached; the node is reached by its name.
-    #[arg(short = '4', hide = true)]
-    ipv4: bool,
-    #[arg(short = '6', hide = true, overrides_with = "ipv4")]
-    ipv6: bool,
 }
 
 const NOTES: &str = "\
@@ -90,7 +84,7 @@ Each file is written under a temporary name and renamed when it is whole.
 From node to node the bytes go through this machine, without a file here.
 Standard input is one file that ends where the input ends, whatever ended it: `dump | ssmcp - NODE:backup/dump`.
 Standard output gets the bytes of one file in order, and those of a copy that fails later too.
--3, -4, -6, -s and -T of scp are accepted and change nothing.
+-3, -s and -T of scp are accepted and change nothing.
 
 Exit status:
   0 if everything was copied; 1 if something was not; 255 if nothing could be copied at all;
