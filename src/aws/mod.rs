@@ -202,11 +202,11 @@ fn configured_endpoint(config: &SdkConfig) -> Option<String> {
         let key = ServiceConfigKey::builder().service_id("SSM").env(variable).profile("endpoint_url").build().ok()?;
         config.service_config()?.load_config(key)
     };
-    let for_all = || config.endpoint_url().map(str::to_owned);
-    let is_set = |url: &String| !url.trim().is_empty();
+    let for_all = config.endpoint_url().map(str::to_owned);
+    let given = for_all.clone().filter(|_| config.get_origin("endpoint_url").is_client_config());
     // An empty variable hides what the profile says; under a name that no variable has, only the profile is asked.
-    let in_profile = || find("no variable");
-    find("AWS_ENDPOINT_URL").filter(is_set).or_else(|| for_all().filter(is_set)).or_else(|| in_profile().filter(is_set))
+    let found = [given, find("AWS_ENDPOINT_URL"), for_all, find("no variable")];
+    found.into_iter().flatten().find(|url| !url.trim().is_empty())
 }
 
 fn host_of(url: &str) -> Option<String> {
