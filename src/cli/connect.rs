@@ -89,6 +89,11 @@ impl<'a> Dialer<'a> {
         if self.settings.is_quiet() { session } else { session.on_banner(report::banner) }
     }
 
+    /// Who is logged in where, by what was asked for.
+    pub(crate) fn account(&self, target: &Target) -> String {
+        format!("{}@{}:{}", self.settings.user_at(target), target.node, self.settings.port)
+    }
+
     /// What it takes to connect to `target` again, after `connection`. Nothing is asked for a second time.
     pub(crate) fn again(&self, target: &Target, connection: &Connection) -> Option<Redialer> {
         Some(Redialer {

@@ -45,6 +45,13 @@ impl Environment {
         self.home.as_deref().filter(|home| home.is_absolute())
     }
 
+    /// A file or directory of ours among the user's state, where the XDG base directory specification has it.
+    pub(super) fn state(&self, name: &str) -> Option<PathBuf> {
+        let said = self.get("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = said.or_else(|| Some(self.home()?.join(".local/state")))?;
+        Some(state.join("ssmssh").join(name))
+    }
+
     /// `~/` at the beginning is the home directory: in `-o IdentityFile=~/key` no shell has replaced it.
     pub(super) fn expand(&self, path: &Path) -> PathBuf {
         match (path.strip_prefix("~"), self.home()) {

@@ -171,7 +171,7 @@ impl Report {
             CliError::Sftp { .. } | CliError::SftpTimeout(_) => {
                 vec![hint("the node's sshd_config needs a line such as `Subsystem sftp internal-sftp`")]
             }
-            CliError::Copy(CopyError::Lost { .. }) => {
+            CliError::Copy(CopyError::Lost { can_resume: false, .. }) => {
                 vec![hint("the same command copies again; nothing half-copied has taken a file's name")]
             }
             _ => Vec::new(),

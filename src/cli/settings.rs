@@ -287,9 +287,7 @@ fn known_hosts(args: &ConnectionArgs, options: &SshOptions, env: &Environment) -
     if let Some(path) = named.or_else(|| env.path("SSMSSH_KNOWN_HOSTS")) {
         return Ok(path);
     }
-    let state = env.get("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = state.or_else(|| env.home().map(|home| home.join(".local/state")));
-    Ok(state.ok_or(SettingsError::NoHome)?.join("ssmssh/known_hosts"))
+    env.state("known_hosts").ok_or(SettingsError::NoHome)
 }
 
 /// As ssh reads `SSH_ASKPASS_REQUIRE`; unlike ssh it does not ask for a `DISPLAY`, which not every such program needs.

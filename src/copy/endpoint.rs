@@ -60,6 +60,10 @@ impl Change {
 pub trait Endpoint: fmt::Debug + Send + Sync {
     /// How messages name this side.
     fn side(&self) -> Side;
+    /// What tells this side's paths from those of any other. Default: how messages name it.
+    fn identity(&self) -> String {
+        format!("{:?}", self.side())
+    }
     /// The path that a user's spelling stands for (`~`, nothing at all).
     fn resolve<'a>(&'a self, typed: &'a BytePath) -> Answer<'a, BytePath>;
     /// About what `path` names, links followed.
@@ -81,9 +85,10 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
         let _ = (path, granted);
         std::future::ready(Ok(None)).boxed()
     }
-    /// The SHA-256 of a file's content, found out on that side. Default: `None`, the content has to be read.
-    fn digest<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Option<[u8; 32]>> {
-        let _ = path;
+    /// The SHA-256 of the content of a file of about `size` bytes, found out on that side. Default: `None`, the content
+    /// has to be read.
+    fn digest<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, Option<[u8; 32]>> {
+        let _ = (path, size);
         std::future::ready(Ok(None)).boxed()
     }
     /// Makes a directory with `mode` less the umask; `false` when one is there already. A link that leads to one is an

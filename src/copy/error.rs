@@ -106,6 +106,14 @@ pub enum CopyError {
     /// Another stream found another file behind the name.
     #[error("was replaced while it was read")]
     Replaced,
+    /// The copy is not equal to its source. It was removed, and what had the name before has it still.
+    #[error("the copy on {target} differs from the file on {source_side} by SHA-256; the target was left as it was")]
+    Differs {
+        /// The side that was read from.
+        source_side: Side,
+        /// The side that was written to.
+        target: Side,
+    },
     /// A side returned more bytes than it was asked for.
     #[error("gave more bytes than were asked for")]
     TooMuchData,

@@ -9,11 +9,13 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::endpoint::{Change, FileKind, Metadata, SourceFile, TargetFile};
+use super::journal::Journal;
 use super::plan::Place;
 use super::progress::FileMeter;
 use super::rate::Limit;
-use super::temporary::{Unfinished, temporary_name};
-use super::{BytePath, CopyError, Endpoint, Failure, Piece, Transfer, Window};
+use super::resume::Begun;
+use super::temporary::Unfinished;
+use super::{CopyError, Endpoint, Failure, Piece, Transfer, Window};
 
 /// Bytes that one file may have in flight for each stream: a path of 20 MB/s and 200 ms is full.
 pub(super) const FILE_WINDOW: u64 = 4 * 1024 * 1024;
@@ -29,12 +31,14 @@ pub(super) struct FileCopy<'a> {
     pub(super) source: &'a dyn Endpoint,
     pub(super) target: &'a dyn Endpoint,
     pub(super) place: &'a Place,
-    /// The file's size when it was found.
-    pub(super) size: u64,
+    /// The file as it was found.
+    pub(super) found: &'a Metadata,
     pub(super) preserve: bool,
+    pub(super) verify: bool,
     /// Nothing can have the target's name yet.
     pub(super) is_fresh: bool,
     pub(super) unfinished: &'a Unfinished,
+    pub(super) journal: Option<&'a Journal>,
     /// Bytes that all files together may have in flight.
     pub(super) budget: &'a Arc<Semaphore>,
     pub(super) limit: Option<&'a Limit>,
@@ -46,12 +50,23 @@ impl FileCopy<'_> {
         if self.place.target.is_directory_like() {
             return Err(self.at_target(CopyError::TargetNotDirectory(self.place.target.clone())));
         }
-        let temporary = temporary_name(&self.place.target);
-        self.unfinished.add(&temporary);
-        let outcome = self.fill(&temporary, meter).await;
+        let size = self.found.size.unwrap_or(0);
+        if self.is_done_before().await? {
+            meter.kept(size);
+            return Ok(size);
+        }
+        let (reader, metadata) =
+            self.source.open(&self.place.source, size).await.map_err(|error| self.at_source(error))?;
+        if metadata.kind.is_some_and(|kind| kind != FileKind::File) {
+            return Err(self.at_source(CopyError::NotRegular));
+        }
+        let mut begun = self.begin(&*reader, &metadata).await?;
+        meter.kept(begun.written.total());
+        let outcome = self.fill(&mut begun, &*reader, &metadata, meter).await;
         match &outcome {
-            Ok(_) => self.unfinished.forget(&temporary),
-            Err(_) => self.unfinished.remove(&temporary).await,
+            Ok(_) => self.unfinished.forget(&begun.temporary),
+            Err(failure) if failure.error.is_of_stream() && !self.unfinished.has(&begun.temporary) => {}
+            Err(_) => self.unfinished.remove(&begun.temporary).await,
         }
         outcome
     }
@@ -72,23 +87,37 @@ impl FileCopy<'_> {
         }
     }
 
-    async fn fill(&self, temporary: &BytePath, meter: &mut FileMeter<'_, '_>) -> Result<u64, Failure> {
-        let (reader, metadata) =
-            self.source.open(&self.place.source, self.size).await.map_err(|error| self.at_source(error))?;
-        if metadata.kind.is_some_and(|kind| kind != FileKind::File) {
-            return Err(self.at_source(CopyError::NotRegular));
-        }
+    async fn fill(
+        &self,
+        begun: &mut Begun,
+        reader: &dyn SourceFile,
+        metadata: &Metadata,
+        meter: &mut FileMeter<'_, '_>,
+    ) -> Result<u64, Failure> {
         let source_mode = metadata.mode.map_or(DEFAULT_MODE, |mode| mode & MODE_BITS);
         // A mode that is set at the end need not be asked for at the beginning.
         let kept = metadata.mode.map(|_| source_mode).filter(|_| self.preserve);
         let asked = if kept.is_some() { 0o600 } else { source_mode };
-        let (in_the_way, created) = join(self.mode_in_the_way(), self.target.create(temporary, asked)).await;
+        let writer = begun.writer.take();
+        let create = async {
+            match writer {
+                Some(writer) => Ok(writer),
+                None => self.target.create(&begun.temporary, asked).await,
+            }
+        };
+        let (in_the_way, created) = join(self.mode_in_the_way(), create).await;
         let kept_mode = in_the_way.map_err(|error| self.at_target(error))?;
         let writer = created.map_err(|error| self.at_target(error))?;
 
-        let written = self.pump(&*reader, &*writer, &metadata, meter).await?;
+        let written = self.pump(reader, &*writer, metadata, begun, meter).await?;
+        // What went through a pipe cannot be read again.
+        let is_pipe = self.source.is_pipe() || self.target.is_pipe();
+        if begun.is_resumed() || (self.verify && !is_pipe) {
+            self.compare(&begun.temporary, written).await?;
+        }
         let change = Change { mode: kept.or(kept_mode), times: metadata.times.filter(|_| self.preserve) };
-        writer.finish(change, &self.place.target).await.map_err(|error| self.at_target(error))?;
+        let finished = writer.finish(change, &self.place.target).await.map_err(|error| self.at_target(error))?;
+        self.note_finished(begun, metadata, &finished);
         Ok(written)
     }
 
@@ -98,13 +127,18 @@ impl FileCopy<'_> {
         reader: &dyn SourceFile,
         writer: &dyn TargetFile,
         metadata: &Metadata,
+        begun: &Begun,
         meter: &mut FileMeter<'_, '_>,
     ) -> Result<u64, Failure> {
         // Files that the system makes up as they are read (/proc) say that they are empty.
         let size = metadata.size.filter(|size| *size > 0);
         let piece = reader.max_read().min(writer.max_write()).min(self.limit.map_or(u32::MAX, Limit::piece));
         let window = Window { piece, in_flight: PIPE_WINDOW };
-        let mut transfer = Transfer::new(size, window);
+        let mut transfer = match size {
+            Some(size) => Transfer::resume(size, window, begun.written.clone()),
+            None => Transfer::new(None, window),
+        };
+        let mut notes = self.notes(begun, writer);
         let mut tasks = FuturesUnordered::new();
         let mut is_flushing = false;
         loop {
@@ -126,6 +160,7 @@ impl FileCopy<'_> {
                 Some(Moved::Written(piece, Ok(()))) => {
                     transfer.handle_written(piece);
                     meter.wrote(piece.length, streams);
+                    notes.wrote(piece);
                 }
                 Some(Moved::Flushed(Ok(()))) => {}
                 Some(Moved::Read(_, Err(error))) => return Err(self.at_source(error)),
@@ -153,11 +188,11 @@ impl FileCopy<'_> {
         .boxed()
     }
 
-    fn at_source(&self, error: CopyError) -> Failure {
+    pub(super) fn at_source(&self, error: CopyError) -> Failure {
         Failure::new(self.source.side(), &self.place.source, error)
     }
 
-    fn at_target(&self, error: CopyError) -> Failure {
+    pub(super) fn at_target(&self, error: CopyError) -> Failure {
         Failure::new(self.target.side(), &self.place.target, error)
     }
 }

@@ -150,7 +150,7 @@ impl Speed {
     fn between(before: &Totals, now: &Totals, elapsed: Duration) -> Self {
         let per_second = |done: u64| float(done) / elapsed.as_secs_f64();
         Self {
-            bytes: per_second(now.bytes_done.saturating_sub(before.bytes_done)),
+            bytes: per_second(written(now).saturating_sub(written(before))),
             files: per_second(now.files_done.saturating_sub(before.files_done)),
         }
     }
@@ -177,6 +177,11 @@ fn worth(totals: Totals) -> usize {
 
 fn bytes_left(totals: Totals) -> u64 {
     totals.bytes.saturating_sub(totals.bytes_done)
+}
+
+/// What an earlier run wrote says nothing about the speed of this one.
+fn written(totals: &Totals) -> u64 {
+    totals.bytes_done.saturating_sub(totals.bytes_kept)
 }
 
 fn files_left(totals: Totals) -> u64 {

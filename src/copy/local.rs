@@ -36,6 +36,11 @@ impl Endpoint for LocalEndpoint {
         Side::Local
     }
 
+    fn identity(&self) -> String {
+        // Relative paths start there.
+        std::env::current_dir().map_or_else(|error| error.to_string(), |path| format!("{}", path.display()))
+    }
+
     fn resolve<'a>(&'a self, typed: &'a BytePath) -> Answer<'a, BytePath> {
         let path = if typed.as_bytes().is_empty() { BytePath::from(".") } else { typed.clone() };
         std::future::ready(Ok(path)).boxed()
@@ -85,7 +90,7 @@ impl Endpoint for LocalEndpoint {
         .boxed()
     }
 
-    fn digest<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Option<[u8; 32]>> {
+    fn digest<'a>(&'a self, path: &'a BytePath, _: u64) -> Answer<'a, Option<[u8; 32]>> {
         blocking(path, |path| digest(path).map(Some))
     }
 

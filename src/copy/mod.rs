@@ -31,6 +31,8 @@
 //! files piece by piece, small ones one by one. A stream that is lost has its work done by the others. Where
 //! [`RemoteEndpoint::compression`] allows it and the data is worth it, streams that compress replace those that do not.
 //!
+//! With a [journal](CopyOptions::journal) a copy that was interrupted goes on where it was when it is made again.
+//!
 //! ```text
 //!   plan (pure): what next? ─► run: carries out steps, many at once ─► file: one file
 //!                                  │                                    │ transfer (pure): which bytes next?
@@ -44,6 +46,7 @@ mod error;
 mod existing;
 mod file;
 mod growth;
+mod journal;
 mod lanes;
 mod local;
 mod opening;
@@ -52,16 +55,20 @@ mod pattern;
 mod pipe;
 mod plan;
 mod progress;
+mod ranges;
 mod rate;
 mod refusal;
 mod remote;
+mod remote_digest;
 mod remote_file;
+mod resume;
 mod run;
 mod sources;
 mod sparse;
 mod target;
 mod temporary;
 mod transfer;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -91,6 +98,7 @@ pub use path::BytePath;
 pub use pattern::Exclude;
 use pipe::Pipe;
 pub use progress::{Event, Progress, Totals};
+pub use ranges::Ranges;
 pub use remote::{OpenStream, RemoteEndpoint};
 pub use transfer::{Piece, Transfer, Window};
 
@@ -112,7 +120,7 @@ pub struct CopyOptions {
     /// later one. Default: off.
     pub start_over: bool,
     /// Compare each file with its source by SHA-256 before it gets its name. Default: off, which compares those files
-    /// only that an interrupted copy had begun. Both ends read the file once more.
+    /// only that an interrupted copy had begun. Both ends read the file once more; what goes through a pipe cannot be.
     pub verify: bool,
     /// Most bytes a second, all files and streams together. Default: none.
     pub rate_limit: Option<NonZeroU64>,
@@ -200,6 +208,13 @@ impl CopyOptions {
     }
 }
 
+impl CopyOptions {
+    /// What makes it another copy when it changes.
+    fn kind_of_copy(&self) -> String {
+        format!("{:?}", Self { journal: None, start_over: false, verify: false, rate_limit: None, ..self.clone() })
+    }
+}
+
 /// A path on one side.
 #[derive(Debug, Clone)]
 pub struct Location {
@@ -250,12 +265,14 @@ impl Location {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Files copied.
+    /// Files copied, those included that an earlier run of the same copy had finished.
     pub files: u64,
     /// Files that [`CopyOptions::skip`] left as they were.
     pub skipped: u64,
     /// Bytes written, those of files that failed later included.
     pub bytes: u64,
+    /// Bytes that an earlier run of the same copy had written, and that were not written again.
+    pub bytes_kept: u64,
     /// What could not be copied, in the order in which it was found out.
     pub failures: Vec<Failure>,
 }
@@ -286,8 +303,8 @@ where
     copy_until(sources, destination, options, progress, pending()).await
 }
 
-/// As [`copy`], until `stop` is ready: then temporary files are removed, which takes two seconds at most, and
-/// [`CopyError::Stopped`] is returned.
+/// As [`copy`], until `stop` is ready: then temporary files are removed, those apart that the journal says can be gone
+/// on with, which takes two seconds at most, and [`CopyError::Stopped`] is returned.
 ///
 /// Cancelling it does what cancelling [`copy`] does.
 pub async fn copy_until<P, S>(
@@ -301,12 +318,11 @@ where
     P: Fn(Progress<'_>) + Send + Sync,
     S: Future<Output = ()> + Send,
 {
-    let run = run::Run::new(sources, destination, options, &progress);
+    let run = run::Run::new(sources, destination, options, &progress).await;
     tokio::select! {
         biased;
         () = stop => {}
         outcome = run.copy() => return outcome,
     }
-    run.clean_up().await;
-    Err(CopyError::Stopped { can_resume: false })
+    Err(run.stop().await)
 }

@@ -70,8 +70,10 @@ pub struct Totals {
     pub files_skipped: u64,
     /// Bytes in the files found so far, those that failed or were skipped not counted.
     pub bytes: u64,
-    /// Bytes written.
+    /// Bytes written, those included that an earlier run of the same copy wrote.
     pub bytes_done: u64,
+    /// Bytes that an earlier run of the same copy wrote.
+    pub bytes_kept: u64,
     /// Streams that carry the bytes now.
     pub streams: usize,
     /// Whether everything is found, so that `files` and `bytes` are the whole copy.
@@ -130,11 +132,12 @@ pub(super) struct FileMeter<'a, 'b> {
     path: &'a BytePath,
     size: Option<u64>,
     written: u64,
+    kept: u64,
 }
 
 impl<'a, 'b> FileMeter<'a, 'b> {
     pub(super) fn new(meter: &'a Meter<'b>, path: &'a BytePath, size: Option<u64>) -> Self {
-        Self { meter, path, size, written: 0 }
+        Self { meter, path, size, written: 0, kept: 0 }
     }
 
     /// Bytes were written, by the way of so many streams.
@@ -146,11 +149,26 @@ impl<'a, 'b> FileMeter<'a, 'b> {
         });
     }
 
-    /// What was written is lost.
+    /// So much was written before.
+    pub(super) fn kept(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.written += bytes;
+            self.kept += bytes;
+            self.meter.tell(self.event(), |totals| {
+                totals.bytes_done += bytes;
+                totals.bytes_kept += bytes;
+            });
+        }
+    }
+
+    /// What was written is lost, or will be found again.
     pub(super) fn start_over(&mut self) {
-        let lost = std::mem::take(&mut self.written);
+        let (lost, kept) = (std::mem::take(&mut self.written), std::mem::take(&mut self.kept));
         if lost > 0 {
-            self.meter.tell(self.event(), |totals| totals.bytes_done -= lost);
+            self.meter.tell(self.event(), |totals| {
+                totals.bytes_done -= lost;
+                totals.bytes_kept -= kept;
+            });
         }
     }
 

@@ -15,10 +15,12 @@ use super::existing::{check_directory, check_replaceable};
 use super::lanes::Lanes;
 use super::opening::Opening;
 use super::refusal::explain;
+use super::remote_digest::Hasher;
 use super::remote_file::{RemoteSource, RemoteTarget, rename};
 use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side, Streams, Totals};
 use crate::ssh::sftp::{Attributes, Sftp, SftpError};
+use crate::ssh::{Output, SshError};
 
 pub(super) const PERMISSION_BITS: u32 = 0o7777;
 /// Bytes of names that a directory may have: as many names as it may have, each of 64 bytes.
@@ -37,6 +39,8 @@ pub type OpenStream =
 pub struct RemoteEndpoint {
     lanes: Arc<Lanes>,
     name: Arc<str>,
+    account: Arc<str>,
+    hasher: Option<Arc<Hasher>>,
     compression: Compression,
     more: Option<Arc<More>>,
 }
@@ -54,7 +58,8 @@ impl RemoteEndpoint {
     pub fn new(sftp: Sftp, name: &str) -> Self {
         let lanes = Arc::new(Lanes::default());
         lanes.add(sftp, StreamKind::Plain);
-        Self { lanes, name: name.into(), compression: Compression::Off, more: None }
+        let name: Arc<str> = name.into();
+        Self { lanes, account: Arc::clone(&name), name, hasher: None, compression: Compression::Off, more: None }
     }
 
     #[cfg(test)]
@@ -75,6 +80,23 @@ impl RemoteEndpoint {
     {
         let more = More { streams, open: Box::new(move |kind| open(kind).boxed()), growing: Mutex::new(()) };
         Self { more: Some(Arc::new(more)), ..self }
+    }
+
+    /// Tells this machine and user from any other, for the journal of an interrupted copy. Default: the machine's name.
+    #[must_use]
+    pub fn account(self, account: &str) -> Self {
+        Self { account: account.into(), ..self }
+    }
+
+    /// Lets files be hashed on the machine, by programs that `run` runs there for the same user, a few at once. Without
+    /// it, or where no such program is found, a file that is verified is read back.
+    #[must_use]
+    pub fn commands<F, O>(self, run: F) -> Self
+    where
+        F: Fn(Vec<u8>) -> O + Send + Sync + 'static,
+        O: Future<Output = Result<Output, SshError>> + Send + 'static,
+    {
+        Self { hasher: Some(Arc::new(Hasher::new(run))), ..self }
     }
 
     /// Says which kind of streams [`RemoteEndpoint::more_streams`] opens. With [`Compression::Auto`] the first stream has
@@ -212,6 +234,20 @@ impl Endpoint for RemoteEndpoint {
             match RemoteTarget::create(&self.lanes, path, mode).await {
                 Ok(file) => Ok(Box::new(file) as Box<dyn TargetFile>),
                 Err(error) => Err(explain(&self.lanes, path, error.into()).await),
+            }
+        }
+        .boxed()
+    }
+
+    fn identity(&self) -> String {
+        self.account.to_string()
+    }
+
+    fn digest<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, Option<[u8; 32]>> {
+        async move {
+            match &self.hasher {
+                Some(hasher) => Ok(hasher.digest(path, size).await),
+                None => Ok(None),
             }
         }
         .boxed()

@@ -10,11 +10,14 @@ use tokio::sync::Semaphore;
 use super::endpoint::{Change, FileKind, Metadata};
 use super::existing::check_directory;
 use super::file::{FILE_WINDOW, FileCopy};
+use super::journal::{self, Journal};
 use super::plan::{Found, Look, Outcome, Place, Plan, Step, StepId};
 use super::progress::{Event, FileMeter, Meter};
 use super::rate::Limit;
-use super::temporary::Unfinished;
-use super::{BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Skip, Streams, Summary, target};
+use super::temporary::{Unfinished, is_temporary};
+use super::{
+    BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Skip, Streams, Summary, Totals, target,
+};
 
 /// Steps under way at once. A small file takes two or three round trips, each of them a wait in which others can move.
 /// Servers allow some hundred open files at least.
@@ -33,23 +36,26 @@ pub(super) struct Run<'a> {
     options: CopyOptions,
     meter: Meter<'a>,
     unfinished: Unfinished,
+    journal: Option<Arc<Journal>>,
     budget: Arc<Semaphore>,
     limit: Option<Limit>,
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(
+    pub(super) async fn new(
         sources: Vec<Location>,
         destination: Location,
         options: CopyOptions,
         report: &'a (dyn Fn(Progress<'_>) + Send + Sync),
     ) -> Self {
+        let journal = open_journal(&sources, &destination, &options).await;
         Self {
             sources,
             limit: options.rate_limit.map(Limit::new),
             options,
             meter: Meter::new(report),
-            unfinished: Unfinished::new(Arc::clone(&destination.endpoint)),
+            unfinished: Unfinished::new(Arc::clone(&destination.endpoint), journal.clone()),
+            journal,
             destination,
             budget: Arc::new(Semaphore::new(BUDGET as usize)),
         }
@@ -60,7 +66,7 @@ impl<'a> Run<'a> {
         let growing = join_all(self.endpoints().map(|endpoint| endpoint.grow(&totals)));
         tokio::select! {
             biased;
-            outcome = self.copy_all() => outcome,
+            outcome = self.copy_all() => outcome.map_err(|error| self.with_the_way_on(error)),
             _ = growing => unreachable!("an endpoint grows until it is cancelled"),
         }
     }
@@ -73,8 +79,11 @@ impl<'a> Run<'a> {
         if self.sources.is_empty() {
             return Err(CopyError::NoSources);
         }
+        if self.options.start_over {
+            self.remove_leftovers().await;
+        }
         let mut summary = Summary::default();
-        match self.again_if_lost(|| target::assign(&self.sources, &self.destination)).await {
+        match self.again_if_lost(|| target::assign(&self.sources, &self.destination, self.journal())).await {
             Ok((places, failures)) => {
                 for failure in failures {
                     self.record(&mut summary, failure)?;
@@ -82,16 +91,50 @@ impl<'a> Run<'a> {
                 let roots = parents(&places);
                 self.carry_out(Plan::new(places, self.options.clone()), &mut summary).await?;
                 self.sync_all(&roots, &mut summary).await?;
+                self.remove_leftovers().await;
             }
             Err(failure) if matches!(failure.error, CopyError::TargetNotDirectory(_)) => return Err(failure.error),
             Err(failure) => self.record(&mut summary, failure)?,
         }
-        let totals = self.meter.totals();
-        Ok(Summary { files: totals.files_done, skipped: totals.files_skipped, bytes: totals.bytes_done, ..summary })
+        if let Some(journal) = &self.journal {
+            journal.close(summary.is_complete() || self.options.start_over);
+        }
+        let Totals { files_done, files_skipped, bytes_done, bytes_kept, .. } = self.meter.totals();
+        tracing::debug!(files_done, bytes_done, bytes_kept, "copied");
+        let bytes = bytes_done.saturating_sub(bytes_kept);
+        Ok(Summary { files: files_done, skipped: files_skipped, bytes, bytes_kept, ..summary })
     }
 
-    pub(super) async fn clean_up(&self) {
+    /// Removes what is unfinished, but for what the journal says can be gone on with.
+    pub(super) async fn stop(&self) -> CopyError {
         self.unfinished.remove_all().await;
+        let can_resume = self.can_resume();
+        if let Some(journal) = &self.journal {
+            journal.close(self.options.start_over);
+        }
+        CopyError::Stopped { can_resume }
+    }
+
+    /// The journal, if this copy is to use it.
+    fn journal(&self) -> Option<&Journal> {
+        self.journal.as_deref().filter(|_| !self.options.start_over)
+    }
+
+    fn can_resume(&self) -> bool {
+        self.journal().is_some_and(Journal::can_resume)
+    }
+
+    fn with_the_way_on(&self, error: CopyError) -> CopyError {
+        match error {
+            CopyError::Lost { side, source, .. } => CopyError::Lost { side, can_resume: self.can_resume(), source },
+            error => error,
+        }
+    }
+
+    /// Removes what earlier runs left and nobody goes on with.
+    async fn remove_leftovers(&self) {
+        let leftovers = self.journal.as_ref().map(|journal| journal.leftovers()).unwrap_or_default();
+        join_all(leftovers.iter().filter(|path| is_temporary(path)).map(|path| self.unfinished.remove(path))).await;
     }
 
     async fn carry_out(&self, mut plan: Plan, summary: &mut Summary) -> Result<(), CopyError> {
@@ -210,10 +253,12 @@ impl<'a> Run<'a> {
             source: self.source(place),
             target: &*self.destination.endpoint,
             place,
-            size: metadata.size.unwrap_or(0),
+            found: &metadata,
             preserve: self.options.preserve,
+            verify: self.options.verify,
             is_fresh,
             unfinished: &self.unfinished,
+            journal: self.journal(),
             budget: &self.budget,
             limit: self.limit.as_ref(),
         };
@@ -329,6 +374,14 @@ impl<'a> Run<'a> {
 /// The directories in which sources get their names.
 fn parents(places: &[Place]) -> BTreeSet<BytePath> {
     places.iter().map(|place| place.target.parent()).collect()
+}
+
+/// Opens the journal of a copy, if it is to have one.
+async fn open_journal(sources: &[Location], destination: &Location, options: &CopyOptions) -> Option<Arc<Journal>> {
+    let directory = options.journal.clone().filter(|_| !options.dry_run && !destination.endpoint.is_pipe())?;
+    let paths = sources.iter().chain([destination]).map(|location| (location.endpoint.identity(), &location.path));
+    let name = journal::name_for(paths, &options.kind_of_copy());
+    tokio::task::spawn_blocking(move || Journal::open(&directory, &name)).await.ok().flatten().map(Arc::new)
 }
 
 /// The part of the budget that a step can use.

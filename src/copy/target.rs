@@ -1,5 +1,6 @@
 //! Where the sources go.
 
+use super::journal::Journal;
 use super::plan::Place;
 use super::sources;
 use super::{BytePath, CopyError, Endpoint, Failure, FileKind, Location};
@@ -13,15 +14,24 @@ enum Target {
 }
 
 /// Finds out what `destination` is, and gives each source its target. Sources that stand for nothing are failures.
+///
+/// The journal has the last word about a directory that an earlier run may have made: it is the copy, not where the copy
+/// goes.
 pub(super) async fn assign(
     sources: &[Location],
     destination: &Location,
+    journal: Option<&Journal>,
 ) -> Result<(Vec<Place>, Vec<Failure>), Failure> {
     let endpoint = &*destination.endpoint;
     let (found, mut failures) = sources::find(sources).await?;
-    let target = find(endpoint, &destination.path, sources.len().max(found.len()))
-        .await
-        .map_err(|error| Failure::new(endpoint.side(), &destination.path, error))?;
+    let target = find(endpoint, &destination.path, sources.len().max(found.len())).await;
+    let target = match target.map_err(|error| Failure::new(endpoint.side(), &destination.path, error))? {
+        Target::Directory(path) if journal.is_some_and(Journal::is_named) => Target::Name(path),
+        target => target,
+    };
+    if let (Some(journal), Target::Name(_)) = (journal, &target) {
+        journal.name();
+    }
     let mut places = Vec::new();
     for (origin, source) in found {
         let from = &*sources[origin].endpoint;

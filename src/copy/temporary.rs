@@ -7,48 +7,70 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{BytePath, Endpoint, Streams};
+use super::journal::Journal;
+use super::{BytePath, CopyError, Endpoint, Streams};
 
 /// The longest name that common file systems take, in bytes.
 const MAX_NAME: usize = 255;
+/// What stands between a target's name and the random part of its temporary name, and the length of that.
+const MARK: &[u8] = b".ssmcp-";
+const RANDOM: usize = 8;
 /// How long an orderly stop waits for the removal of what is unfinished.
 const CLEAN_UP: Duration = Duration::from_secs(2);
 
 /// A new name beside `target`: hidden, and unlike any other.
 pub(super) fn temporary_name(target: &BytePath) -> BytePath {
     let random = Uuid::new_v4().simple().to_string();
-    let suffix = format!(".ssmcp-{}", &random[..8]);
     let name = target.name().unwrap_or_default();
-    let kept = name.len().min(MAX_NAME - 1 - suffix.len());
-    target.parent().join(&[b".", &name[..kept], suffix.as_bytes()].concat())
+    let kept = name.len().min(MAX_NAME - 1 - MARK.len() - RANDOM);
+    target.parent().join(&[b".", &name[..kept], MARK, &random.as_bytes()[..RANDOM]].concat())
+}
+
+/// Whether it is a name that `temporary_name` makes.
+pub(super) fn is_temporary(path: &BytePath) -> bool {
+    let name = path.name().unwrap_or_default();
+    let suffix = name.len().checked_sub(MARK.len() + RANDOM).and_then(|at| name[at..].strip_prefix(MARK));
+    name.starts_with(b".") && suffix.is_some_and(|random| random.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// The temporary files that exist now. Whatever is left when it is dropped is removed in the background.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     endpoint: Arc<dyn Endpoint>,
+    journal: Option<Arc<Journal>>,
     paths: Mutex<BTreeSet<BytePath>>,
 }
 
 impl Unfinished {
-    pub(super) fn new(endpoint: Arc<dyn Endpoint>) -> Self {
-        Self { endpoint, paths: Mutex::default() }
+    pub(super) fn new(endpoint: Arc<dyn Endpoint>, journal: Option<Arc<Journal>>) -> Self {
+        Self { endpoint, journal, paths: Mutex::default() }
     }
 
     pub(super) fn add(&self, path: &BytePath) {
         self.lock().insert(path.clone());
     }
 
-    /// The file has got its name, or was never there.
+    /// The file has got its name, was never there, or is left to the journal.
     pub(super) fn forget(&self, path: &BytePath) {
         self.lock().remove(path);
+    }
+
+    /// Whether it would be removed when the copy ends now.
+    pub(super) fn has(&self, path: &BytePath) -> bool {
+        self.lock().contains(path)
     }
 
     /// Removes a file; that it cannot be removed is no news to somebody who has a worse failure to report.
     pub(super) async fn remove(&self, path: &BytePath) {
         // Another stream may do what one that is lost did not.
         for _ in 0..Streams::MOST {
-            let is_lost = self.endpoint.remove(path).await.is_err_and(|error| error.is_of_stream());
+            let removed = self.endpoint.remove(path).await;
+            let is_lost = removed.as_ref().is_err_and(CopyError::is_of_stream);
+            if let Some(journal) = &self.journal
+                && removed.as_ref().err().is_none_or(CopyError::is_not_found)
+            {
+                journal.gone(path);
+            }
             if !is_lost || self.endpoint.streams() == 0 {
                 break;
             }
@@ -87,7 +109,15 @@ mod tests {
     fn a_temporary_name_lies_beside_its_target_hidden_and_new() {
         let name = temporary_name(&"dir/file".into()).to_string();
         assert!(name.starts_with("dir/.file.ssmcp-") && name.len() == "dir/.file.ssmcp-".len() + 8, "{name}");
+        assert!(is_temporary(&name.as_str().into()));
         assert_ne!(name, temporary_name(&"dir/file".into()).to_string());
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_does_not_have_a_temporary_name() {
+        for other in ["file", ".file", ".f.ssmcp-1234567", ".f.ssmcp-1234567x", "f.ssmcp-12345678", ".ssmcp-", ""] {
+            assert!(!is_temporary(&other.into()), "{other}");
+        }
     }
 
     #[test]

@@ -12,9 +12,9 @@
 //! the file had is asked for at its end (the probe), in the same flight as the last pieces: only that tells a file
 //! which has grown from one that has not, and it costs no round trip.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use super::CopyError;
+use super::{CopyError, Ranges};
 
 /// A part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +51,7 @@ pub struct Transfer {
     in_flight: u64,
     /// Past the last byte that was ever received.
     furthest: u64,
-    high_water: u64,
-    /// Written, but not adjoining what is whole: start to end.
-    islands: BTreeMap<u64, u64>,
+    written: Ranges,
 }
 
 /// What is known about the end of the file.
@@ -82,9 +80,13 @@ impl Transfer {
             reads: 0,
             in_flight: 0,
             furthest: 0,
-            high_water: 0,
-            islands: BTreeMap::new(),
+            written: Ranges::default(),
         }
+    }
+
+    /// A transfer of a file of `size` bytes of which these are written.
+    pub fn resume(size: u64, window: Window, written: Ranges) -> Self {
+        Self { written, ..Self::new(Some(size), window) }
     }
 
     /// Changes how much may be in flight.
@@ -132,15 +134,12 @@ impl Transfer {
     /// `piece`, which `handle_read` had returned, is written.
     pub fn handle_written(&mut self, piece: Piece) {
         self.in_flight -= u64::from(piece.length);
-        self.islands.insert(piece.offset, piece.end());
-        while let Some(island) = self.islands.first_entry().filter(|island| *island.key() <= self.high_water) {
-            self.high_water = self.high_water.max(island.remove());
-        }
+        self.written.insert(piece.offset, piece.end());
     }
 
     /// Everything before this offset is written.
     pub fn high_water(&self) -> u64 {
-        self.high_water
+        self.written.end_of(0).unwrap_or(0)
     }
 
     /// Whether everything is read and the end is proven; some of it may still have to be written.
@@ -150,7 +149,7 @@ impl Transfer {
 
     /// Whether the whole file is written and its end is proven.
     pub fn is_complete(&self) -> bool {
-        let is_end_known = matches!(self.end, End::Confirmed(end) | End::Met(end) if end == self.high_water);
+        let is_end_known = matches!(self.end, End::Confirmed(end) | End::Met(end) if end == self.high_water());
         is_end_known && self.reads == 0 && self.in_flight == 0 && self.again.is_empty()
     }
 
@@ -158,11 +157,14 @@ impl Transfer {
     fn next_new(&self) -> Option<Piece> {
         let longest = self.window.piece.max(1);
         match self.end {
-            End::Expected(size) if self.next < size => {
-                let rest = u32::try_from(size - self.next).unwrap_or(u32::MAX);
-                Some(Piece { offset: self.next, length: longest.min(rest) })
+            End::Expected(size) => {
+                // What is written behind `next` was written before this transfer.
+                let start = self.written.end_of(self.next).unwrap_or(self.next);
+                let stop = self.written.start_after(start).map_or(size, |written| written.min(size));
+                let rest = u32::try_from(stop.saturating_sub(start)).unwrap_or(u32::MAX);
+                let probe = Piece { offset: size, length: 1 };
+                Some(if rest == 0 { probe } else { Piece { offset: start, length: longest.min(rest) } })
             }
-            End::Expected(size) => Some(Piece { offset: size, length: 1 }),
             // Most files of unknown size are empty: the first read shows whether this one is worth a window.
             End::Unknown if self.furthest > 0 || self.reads == 0 => Some(Piece { offset: self.next, length: longest }),
             End::Probing(_) | End::Confirmed(_) | End::Unknown | End::Met(_) => None,
@@ -280,10 +282,18 @@ mod tests {
         Write(Piece),
     }
 
-    /// Runs a copy of `content`: `choices` decides which task ends next and how short each read is.
     fn run(content: &[u8], told: Option<u64>, window: Window, choices: &[(usize, u32)]) -> Result<Vec<u8>, CopyError> {
-        let mut transfer = Transfer::new(told, window);
-        let mut target = Vec::new();
+        drive(Transfer::new(told, window), content, Vec::new(), choices)
+    }
+
+    /// Runs a copy of `content`: `choices` decides which task ends next and how short each read is.
+    fn drive(
+        mut transfer: Transfer,
+        content: &[u8],
+        mut target: Vec<u8>,
+        choices: &[(usize, u32)],
+    ) -> Result<Vec<u8>, CopyError> {
+        let window = transfer.window;
         let mut tasks = Vec::new();
         let mut choices = choices.iter().copied().cycle();
         loop {
@@ -315,6 +325,24 @@ mod tests {
         }
     }
 
+    /// `content` where it is written, noughts elsewhere.
+    fn half_done(content: &[u8], written: &Ranges) -> Vec<u8> {
+        let mut target = vec![0; usize::try_from(written.end()).unwrap()];
+        for (start, end) in written.iter() {
+            let range = usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
+            target[range.clone()].copy_from_slice(&content[range]);
+        }
+        target
+    }
+
+    #[test]
+    fn what_is_written_is_not_asked_for_again() {
+        let written = [(0, 5), (12, 20), (25, 40)].into_iter().collect();
+        let mut transfer = Transfer::resume(40, WINDOW, written);
+        let asked: Vec<_> = std::iter::from_fn(|| transfer.poll_read()).collect();
+        assert_eq!((asked, transfer.high_water()), (vec![piece(5, 7), piece(20, 5), piece(40, 1)], 5));
+    }
+
     fn windows() -> impl Strategy<Value = Window> {
         (1u32..40, 0u64..200).prop_map(|(piece, in_flight)| Window { piece, in_flight })
     }
@@ -329,6 +357,20 @@ mod tests {
         ) {
             let told = known.then_some(content.len() as u64);
             prop_assert_eq!(run(&content, told, window, &choices).unwrap(), content);
+        }
+
+        #[test]
+        fn what_was_written_before_is_kept_and_the_rest_is_right(
+            content in proptest::collection::vec(1u8.., 1..400),
+            before in proptest::collection::vec((0u64..400, 1u64..100), 0..6),
+            window in windows(),
+            choices in proptest::collection::vec((any::<usize>(), 0u32..20), 1..50),
+        ) {
+            let size = content.len() as u64;
+            let written: Ranges = before.iter().map(|(from, long)| (*from, (from + long).min(size))).collect();
+            let target = half_done(&content, &written);
+            let transfer = Transfer::resume(size, window, written);
+            prop_assert_eq!(drive(transfer, &content, target, &choices).unwrap(), content);
         }
 
         #[test]

@@ -44,7 +44,7 @@ mod key;
 mod known_hosts;
 mod pipe;
 mod pty;
-mod quote;
+pub(crate) mod quote;
 mod transport;
 
 pub mod sftp;

@@ -1,4 +1,5 @@
-//! Names in messages, written so that a shell reads them back and a terminal obeys nothing in them.
+//! Names in messages, written so that a shell reads them back and a terminal obeys nothing in them; and in commands,
+//! for whatever shell a user has.
 
 use std::{fmt::Write as _, os::unix::ffi::OsStrExt, path::Path};
 
@@ -10,6 +11,19 @@ pub(super) fn path(path: &Path) -> String {
 /// A text as a shell takes it.
 pub(super) fn text(text: &str) -> String {
     bytes(text.as_bytes())
+}
+
+/// A word of a command, for any shell that knows single quotes. What is quoted so may steer a terminal.
+pub(crate) fn word(raw: &[u8]) -> Vec<u8> {
+    let mut quoted = vec![b'\''];
+    for &byte in raw {
+        match byte {
+            b'\'' => quoted.extend_from_slice(br"'\''"),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push(b'\'');
+    quoted
 }
 
 fn bytes(raw: &[u8]) -> String {
@@ -40,6 +54,9 @@ fn escaped(raw: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     #[test]
@@ -58,6 +75,9 @@ mod tests {
             let script = format!("printf %s {}", bytes(name));
             let echoed = std::process::Command::new("bash").arg("-c").arg(&script).output().expect("bash runs");
             assert_eq!(echoed.stdout, name, "{script}");
+            let script = OsString::from_vec([b"printf %s ", &word(name)[..]].concat());
+            let echoed = std::process::Command::new("sh").arg("-c").arg(&script).output().expect("sh runs");
+            assert_eq!(echoed.stdout, name, "{}", script.display());
         }
     }
 

@@ -45,10 +45,15 @@ impl World {
 
     /// `ssmcp` with an environment that points at the lab and holds nothing else.
     pub(crate) fn command(&self, arguments: &[&OsStr]) -> Command {
+        let mut command = self.program();
+        command.args(["-o", "LogLevel=QUIET"]).args(arguments);
+        command
+    }
+
+    /// The same, and it says what it likes.
+    pub(crate) fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ssmcp"));
         command
-            .args(["-o", "LogLevel=QUIET"])
-            .args(arguments)
             .current_dir(self.here.path())
             .env_clear()
             .envs(self.lab.env())
@@ -149,7 +154,7 @@ async fn an_interrupted_copy_leaves_nothing_behind_and_says_so_by_its_status() {
     fs::File::create(world.there("big")).unwrap().set_len(1 << 30).unwrap();
     fs::create_dir(world.here("into")).unwrap();
     let source = world.node("big");
-    let child = world.command(&[&source, OsStr::new("into")]).spawn().expect("ssmcp runs");
+    let child = world.command(&[OsStr::new("--no-resume"), &source, OsStr::new("into")]).spawn().expect("ssmcp runs");
     let temporary = || fs::read_dir(world.here("into")).unwrap().count();
     until("the copy is under way", || temporary() == 1).await;
     let id = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())).expect("it runs");

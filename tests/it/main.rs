@@ -11,6 +11,8 @@ mod copy_cli_pipes;
 mod copy_cli_shown;
 mod copy_compression;
 mod copy_endpoints;
+mod copy_resume;
+mod copy_resume_cli;
 mod copy_sftp;
 mod copy_streams;
 mod dependencies;

@@ -50,6 +50,15 @@ pub(super) struct SsmcpArgs {
     #[command(flatten)]
     pub accepted: Accepted,
 
+    /// Start over: what an interrupted copy left is removed, and nothing is kept for going on with this one
+    #[arg(long)]
+    pub no_resume: bool,
+
+    /// Compare each file with its source by SHA-256 before it gets its name; a copy that goes on does that for the files
+    /// that it goes on with
+    #[arg(long)]
+    pub verify: bool,
+
     /// Files and directories, the last of them the target: a PATH on this machine or [USER@]NODE:PATH; `-`
     /// is standard input, or standard output as the target
     #[arg(value_name = "PATH", required = true)]
@@ -81,6 +90,8 @@ const NOTES: &str = "\
 A path on a node is relative to the login directory, which `NODE:` and `NODE:~` name too.
 A local path with a colon in it is written `./a:b`, one named like an option or a node `./-`, `./i-…`.
 Each file is written under a temporary name and renamed when it is whole.
+A copy that was interrupted goes on where it was when the same command is run again; what that takes
+is kept in $XDG_STATE_HOME/ssmssh/copies, or ~/.local/state/ssmssh/copies.
 From node to node the bytes go through this machine, without a file here.
 Standard input is one file that ends where the input ends, whatever ended it: `dump | ssmcp - NODE:backup/dump`.
 Standard output gets the bytes of one file in order, and those of a copy that fails later too.
@@ -88,10 +99,10 @@ Standard output gets the bytes of one file in order, and those of a copy that fa
 
 Exit status:
   0 if everything was copied; 1 if something was not; 255 if nothing could be copied at all;
-  128+n if signal n ended it, with temporary files removed; 141 if the reader of standard output went away
+  128+n if signal n ended it; 141 if the reader of standard output went away
 
 Environment:
-  SSMSSH_USER, SSMSSH_IDENTITY, SSMSSH_KNOWN_HOSTS and those of the AWS tools, as for ssmssh";
+  SSMSSH_USER, SSMSSH_IDENTITY, SSMSSH_KNOWN_HOSTS, XDG_STATE_HOME and those of the AWS tools, as for ssmssh";
 
 fn parse_streams(text: &str) -> Result<Streams, String> {
     if text == "auto" {

@@ -118,7 +118,12 @@ async fn work(
             }
             Ok(Ending::Stopped { signal, can_resume })
         }
-        (Err(error), _) => Err(with_the_cause_below(error)),
+        (Err(error), _) => {
+            if matches!(error, CopyError::Lost { can_resume: true, .. }) && !settings.connection.is_quiet() {
+                report::note(&how_to_go_on(&show.totals(), true));
+            }
+            Err(with_the_cause_below(error))
+        }
     }
 }
 

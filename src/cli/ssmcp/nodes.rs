@@ -15,6 +15,7 @@ use crate::cli::target::{Operand, Target};
 use crate::client::{ClientError, Connection};
 use crate::copy::{BytePath, Location, RemoteEndpoint, StreamKind};
 use crate::ssh::sftp::Sftp;
+use crate::ssh::{Lost, SshError};
 use crate::stream::TargetId;
 
 /// Longest wait for the SFTP server of a node that has let us in.
@@ -23,7 +24,7 @@ const SFTP_START: Duration = Duration::from_secs(30);
 /// A node that takes part, reached once however often it is named.
 pub(super) struct Node {
     target: Target,
-    connection: Connection,
+    connection: Arc<Connection>,
     endpoint: RemoteEndpoint,
 }
 
@@ -39,15 +40,32 @@ pub(super) async fn connect_all(settings: &SsmcpSettings, dialer: &Dialer<'_>) -
 }
 
 async fn connect(target: &Target, dialer: &Dialer<'_>, settings: &SsmcpSettings) -> Result<Node, CliError> {
-    let connection = dialer.connect(target, false).await?;
+    let connection = Arc::new(dialer.connect(target, false).await?);
     let started = Instant::now();
     let sftp = start_sftp(&connection, &target.node).await?;
     logging::stage("SFTP", started.elapsed());
-    let mut endpoint = RemoteEndpoint::new(sftp, target.node.as_str()).compression(settings.compression);
+    let mut endpoint = RemoteEndpoint::new(sftp, target.node.as_str())
+        .compression(settings.compression)
+        .account(&dialer.account(target));
+    endpoint = hashing(endpoint, &connection);
     if let Some(redialer) = dialer.again(target, &connection).map(Arc::new) {
         endpoint = endpoint.more_streams(settings.streams, move |kind| another_stream(Arc::clone(&redialer), kind));
     }
     Ok(Node { target: target.clone(), connection, endpoint })
+}
+
+/// Lets files be hashed over there, by the connection that is open already.
+fn hashing(endpoint: RemoteEndpoint, connection: &Arc<Connection>) -> RemoteEndpoint {
+    let connection = Arc::downgrade(connection);
+    endpoint.commands(move |command| {
+        let connection = connection.upgrade();
+        async move {
+            match connection {
+                Some(connection) => connection.command(command).output().await,
+                None => Err(SshError::Lost(Lost::Eof)),
+            }
+        }
+    })
 }
 
 async fn start_sftp(connection: &Connection, node: &TargetId) -> Result<Sftp, CliError> {
@@ -89,6 +107,8 @@ pub(super) fn target(operand: &Operand, nodes: &[Node]) -> Location {
 pub(super) async fn close_all(nodes: Vec<Node>) {
     for Node { connection, endpoint, .. } in nodes {
         drop(endpoint);
-        let _ = connection.close().await;
+        if let Some(connection) = Arc::into_inner(connection) {
+            let _ = connection.close().await;
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind as Mistake;
 use clap::{CommandFactory, Parser};
@@ -16,6 +17,7 @@ use crate::copy::{Compression, CopyError, CopyOptions, Failure, Side, Streams};
 
 /// What one run of `ssmcp` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct SsmcpSettings {
     pub connection: ConnectionSettings,
     pub recursive: bool,
@@ -26,6 +28,10 @@ pub(super) struct SsmcpSettings {
     pub rate_limit: Option<NonZeroU64>,
     /// Events as JSON lines on standard output.
     pub json: bool,
+    /// Where interrupted copies are noted.
+    pub journal: Option<PathBuf>,
+    pub no_resume: bool,
+    pub verify: bool,
     pub sources: Vec<Operand>,
     pub target: Operand,
 }
@@ -34,7 +40,8 @@ impl SsmcpSettings {
     pub(super) fn copy_options(&self) -> CopyOptions {
         let mut options = CopyOptions::default().recursive(self.recursive).preserve(self.preserve);
         options.rate_limit = self.rate_limit;
-        options
+        options.journal.clone_from(&self.journal);
+        options.start_over(self.no_resume).verify(self.verify)
     }
 
     /// Whether this is no more than the end of `ssmcp NODE:log - | head`.
@@ -76,8 +83,22 @@ pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environme
     connection.compression = Some(compression == Compression::On);
     let rate_limit = args.limit.and_then(|kbit| NonZeroU64::new(u64::from(kbit) * BYTES_A_KBIT));
     let streams = rate_limit.filter(|_| args.streams == Streams::auto()).map_or(args.streams, streams_for);
-    let SsmcpArgs { recursive, preserve, json, .. } = args;
-    Ok(SsmcpSettings { connection, recursive, preserve, streams, compression, rate_limit, json, sources, target })
+    let journal = env.state("copies");
+    let SsmcpArgs { recursive, preserve, json, no_resume, verify, .. } = args;
+    Ok(SsmcpSettings {
+        connection,
+        recursive,
+        preserve,
+        streams,
+        compression,
+        rate_limit,
+        json,
+        journal,
+        no_resume,
+        verify,
+        sources,
+        target,
+    })
 }
 
 /// As many streams as the agents' pace needs for so many bytes a second: more would only share them.
@@ -123,6 +144,16 @@ mod tests {
         assert_eq!(settings.sources, [Operand::Local("a".into()), Operand::Local("b".into())]);
         assert_eq!((settings.target, settings.connection.port), (remote("dir"), 2222));
         assert!(settings.recursive && settings.preserve);
+    }
+
+    #[test]
+    fn interrupted_copies_are_noted_where_the_user_keeps_state() {
+        let env = Environment::of([("HOME", "/home/me")]);
+        let there = format!("{NODE}:");
+        let args = ["ssmcp", "a", &there, "--no-resume", "--verify"].map(OsString::from);
+        let settings = settings(args, &env).unwrap();
+        assert_eq!(settings.journal, Some("/home/me/.local/state/ssmssh/copies".into()));
+        assert!(settings.no_resume && settings.verify);
     }
 
     #[test]

@@ -1,0 +1,296 @@
+//! The journal of a copy that is under way, as a file.
+//!
+//! What it says is in `records`, which are pure. Here they are kept: one file for each copy, under a name made of what
+//! was asked for, locked while the copy goes on. A journal that cannot be written ends; the copy goes on without.
+
+mod records;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+pub(super) use records::{Draft, FileId, Stamp};
+use records::{Known, Record};
+use sha2::{Digest as _, Sha256};
+
+use super::{BytePath, Ranges};
+
+/// A file of which less is written is not worth going on with: it starts over.
+pub(super) const WORTH_KEEPING: u64 = 1024 * 1024;
+/// A journal that nobody has touched for so long is of a copy that nobody goes on with.
+const TOO_OLD: Duration = Duration::from_hours(30 * 24);
+/// What the names of journals end with.
+const EXTENSION: &str = "journal";
+
+/// A journal, locked. Dropping it leaves it for the next run.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    known: Known,
+    has_finished: bool,
+    /// `None` once it could not be written.
+    file: Option<File>,
+}
+
+impl Journal {
+    /// Opens the journal of a copy. `None` when the same copy is being made already, or the directory cannot be used.
+    /// It blocks.
+    pub(super) fn open(directory: &Path, name: &str) -> Option<Self> {
+        let path = directory.join(name).with_extension(EXTENSION);
+        match Self::try_open(directory, &path) {
+            Ok((file, known)) => {
+                let state = State { has_finished: known.has_finished(), known, file: Some(file) };
+                Some(Self { path, state: Mutex::new(state) })
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tracing::info!("the same copy is being made already; this one keeps no journal");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "no journal is kept, so the copy could not be resumed");
+                None
+            }
+        }
+    }
+
+    fn try_open(directory: &Path, path: &Path) -> io::Result<(File, Known)> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        sweep(directory);
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        file.try_lock()?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let (known, valid) = records::decode(&text);
+        file.set_len(valid as u64)?;
+        Ok((file, known))
+    }
+
+    /// Whether an earlier run took the destination for the name of the copy.
+    pub(super) fn is_named(&self) -> bool {
+        self.lock().known.is_named
+    }
+
+    /// The destination is the name of the copy.
+    pub(super) fn name(&self) {
+        let mut state = self.lock();
+        if !state.known.is_named {
+            state.note(Record::Named);
+        }
+    }
+
+    /// What is written of the file that gets this name.
+    pub(super) fn draft_of(&self, target: &BytePath) -> Option<(FileId, Draft)> {
+        self.lock().known.draft_of(target).map(|(file, draft)| (file, draft.clone()))
+    }
+
+    /// How source and target were when an earlier run had finished the target.
+    pub(super) fn finished(&self, target: &BytePath) -> Option<(Stamp, Stamp)> {
+        self.lock().known.finished(target)
+    }
+
+    /// A file is about to be created.
+    pub(super) fn begin(&self, target: &BytePath, temporary: &BytePath, source: Option<Stamp>) -> FileId {
+        let mut state = self.lock();
+        let file = state.known.next_id();
+        state.note(Record::Begun { file, target: target.clone(), temporary: temporary.clone(), source });
+        file
+    }
+
+    /// Returns how much of the file is written, by all that was noted.
+    pub(super) fn written(&self, file: FileId, ranges: &Ranges) -> u64 {
+        let mut state = self.lock();
+        state.note(Record::Written { file, ranges: ranges.iter().collect() });
+        state.known.drafts.get(&file).map_or(0, |draft| draft.written.total())
+    }
+
+    pub(super) fn granted(&self, file: FileId, mode: u32) {
+        self.lock().note(Record::Granted { file, mode });
+    }
+
+    /// The file has its name; `stamps` are of its source and of itself, if they would tell of a change.
+    pub(super) fn finish(&self, file: FileId, stamps: Option<(Stamp, Stamp)>) {
+        let mut state = self.lock();
+        match stamps {
+            Some((source, target)) => {
+                state.has_finished = true;
+                state.write(&Record::Finished { file, source, target });
+                // Only the next run asks for it.
+                state.known.apply(Record::Gone { file });
+            }
+            None => state.note(Record::Gone { file }),
+        }
+    }
+
+    /// The temporary file is removed.
+    pub(super) fn gone(&self, temporary: &BytePath) {
+        let mut state = self.lock();
+        let is_it = |(file, draft): (&FileId, &Draft)| (draft.temporary == *temporary).then_some(*file);
+        let files: Vec<_> = state.known.drafts.iter().filter_map(is_it).collect();
+        for file in files {
+            state.note(Record::Gone { file });
+        }
+    }
+
+    /// The temporary files that are there still.
+    pub(super) fn leftovers(&self) -> Vec<BytePath> {
+        self.lock().known.drafts.values().map(|draft| draft.temporary.clone()).collect()
+    }
+
+    /// Whether the next run is spared something.
+    pub(super) fn can_resume(&self) -> bool {
+        let state = self.lock();
+        let is_worth = |draft: &Draft| draft.written.total() >= WORTH_KEEPING;
+        state.file.is_some() && (state.has_finished || state.known.drafts.values().any(is_worth))
+    }
+
+    /// The run is over. When everything is copied, or nothing is left to go on with, the journal goes.
+    pub(super) fn close(&self, is_complete: bool) {
+        let mut state = self.lock();
+        let is_needed = (!is_complete && state.has_finished) || !state.known.drafts.is_empty();
+        if !is_needed && let Some(_locked) = state.file.take() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn note(&mut self, record: Record) {
+        self.write(&record);
+        self.known.apply(record);
+    }
+
+    fn write(&mut self, record: &Record) {
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(&records::encode(record))
+        {
+            tracing::warn!(%error, "the journal ends here, so the copy can be resumed from here only");
+            self.file = None;
+        }
+    }
+}
+
+/// Removes journals that are too old, as far as they are nobody's.
+fn sweep(directory: &Path) {
+    let is_old = |path: &Path| {
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|age| age > TOO_OLD))
+    };
+    let remove = |path: &Path| -> io::Result<()> {
+        let file = OpenOptions::new().append(true).open(path)?;
+        file.try_lock()?;
+        fs::remove_file(path)
+    };
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        if path.extension().is_some_and(|extension| extension == EXTENSION) && is_old(&path) {
+            let _ = remove(&path);
+        }
+    }
+}
+
+/// The name of the journal of a copy: whatever makes it another copy changes the name.
+pub(super) fn name_for<'a>(paths: impl Iterator<Item = (String, &'a BytePath)>, options: &str) -> String {
+    let mut hash = Sha256::new_with_prefix(b"copy 1");
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    };
+    for (side, path) in paths {
+        add(side.as_bytes());
+        add(path.as_bytes());
+    }
+    add(options.as_bytes());
+    data_encoding::HEXLOWER.encode(&hash.finalize()[..16])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn stamp(size: u64) -> Stamp {
+        Stamp::of(&super::super::Metadata { size: Some(size), ..Default::default() }).unwrap()
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Option<Journal> {
+        Journal::open(&folder.path().join("state/copies"), "name")
+    }
+
+    #[test]
+    fn the_next_run_knows_what_this_one_noted_and_nothing_of_a_torn_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = open(&folder).unwrap();
+        let file = journal.begin(&"big".into(), &".big".into(), Some(stamp(5)));
+        journal.granted(file, 0o644);
+        assert_eq!(journal.written(file, &[(0, WORTH_KEEPING)].into_iter().collect()), WORTH_KEEPING);
+        let small = journal.begin(&"small".into(), &".small".into(), Some(stamp(5)));
+        journal.finish(small, Some((stamp(5), stamp(6))));
+        assert!(journal.can_resume());
+        journal.close(false);
+        let path = journal.path.clone();
+        drop(journal);
+        OpenOptions::new().append(true).open(path).unwrap().write_all(b"0123456789abcdef {\"go").unwrap();
+
+        let journal = open(&folder).unwrap();
+        let (found, draft) = journal.draft_of(&"big".into()).unwrap();
+        assert_eq!((found, draft.granted, draft.written.end()), (file, Some(0o644), WORTH_KEEPING));
+        assert_eq!(journal.finished(&"small".into()), Some((stamp(5), stamp(6))));
+        journal.gone(&".big".into());
+        drop(journal);
+        assert_eq!(open(&folder).unwrap().draft_of(&"big".into()), None, "what follows a torn line counts");
+    }
+
+    #[test]
+    fn only_one_copy_at_a_time_has_the_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = open(&folder);
+        assert!(journal.is_some() && open(&folder).is_none());
+        drop(journal);
+        assert!(open(&folder).is_some());
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_copy_that_is_complete_or_had_not_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        for is_complete in [true, false] {
+            let journal = open(&folder).unwrap();
+            let file = journal.begin(&"small".into(), &".small".into(), None);
+            journal.finish(file, is_complete.then(|| (stamp(5), stamp(6))));
+            journal.close(is_complete);
+            assert_eq!(fs::read_dir(folder.path().join("state/copies")).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn journals_are_private_and_old_ones_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = open(&folder).unwrap().path;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let (old, other) = (path.with_file_name("old.journal"), path.with_file_name("other"));
+        for path in [&old, &other] {
+            let file = File::create(path).unwrap();
+            file.set_modified(SystemTime::now() - TOO_OLD - Duration::from_secs(1)).unwrap();
+        }
+        drop(open(&folder));
+        assert!(!old.exists() && other.exists() && path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_is_no_failure() {
+        assert!(Journal::open(Path::new("/dev/null/copies"), "name").is_none());
+    }
+}

@@ -1,0 +1,128 @@
+//! The SHA-256 of a file, as the other machine's own programs find it out.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+
+use super::BytePath;
+use crate::ssh::{Output, SshError, quote};
+
+/// A smaller file is read back in the time that a program takes to start.
+const WORTH_A_PROGRAM: u64 = 256 * 1024;
+/// Programs that run at once: OpenSSH's server allows ten channels a connection by default.
+const AT_ONCE: usize = 4;
+
+/// Whichever the machine has: GNU coreutils, Perl (on macOS), OpenSSL, BSD. The file is its standard input, so that no
+/// name is taken for an option or spelled in a way of its own.
+const SCRIPT: &str = "\
+if command -v sha256sum >/dev/null 2>&1; then exec sha256sum; \
+elif command -v shasum >/dev/null 2>&1; then exec shasum -a 256; \
+elif command -v openssl >/dev/null 2>&1; then exec openssl dgst -sha256; \
+else exec sha256 -q; fi <\"$1\"";
+
+type Run = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Output, SshError>> + Send + Sync;
+
+/// Runs a program that hashes, where there is one.
+pub(super) struct Hasher {
+    run: Box<Run>,
+    turns: Semaphore,
+    is_useless: AtomicBool,
+}
+
+impl Hasher {
+    pub(super) fn new<F, O>(run: F) -> Self
+    where
+        F: Fn(Vec<u8>) -> O + Send + Sync + 'static,
+        O: Future<Output = Result<Output, SshError>> + Send + 'static,
+    {
+        let run = Box::new(move |command| run(command).boxed());
+        Self { run, turns: Semaphore::new(AT_ONCE), is_useless: AtomicBool::new(false) }
+    }
+
+    /// `None`: it has to be found out in another way.
+    pub(super) async fn digest(&self, path: &BytePath, size: u64) -> Option<[u8; 32]> {
+        if size < WORTH_A_PROGRAM || self.is_useless.load(Ordering::Relaxed) {
+            return None;
+        }
+        let _turn = self.turns.acquire().await.ok()?;
+        let output = (self.run)(command(path)).await;
+        let digest = match &output {
+            Ok(output) if output.status.success() => parse(&output.stdout),
+            _ => None,
+        };
+        if digest.is_none() {
+            tracing::info!(?output, "no program there hashes files: they are read back");
+            self.is_useless.store(true, Ordering::Relaxed);
+        }
+        digest
+    }
+}
+
+fn command(path: &BytePath) -> Vec<u8> {
+    let quoted = [SCRIPT.as_bytes(), b"sh", path.as_bytes()].map(quote::word);
+    [b"exec sh -c".to_vec()].into_iter().chain(quoted).collect::<Vec<_>>().join(&b' ')
+}
+
+/// The last word that can be a digest: a login script may print something before, and programs name the file.
+fn parse(printed: &[u8]) -> Option<[u8; 32]> {
+    let mut words = printed.rsplit(u8::is_ascii_whitespace).filter(|word| word.len() == 64);
+    words.find_map(|word| data_encoding::HEXLOWER_PERMISSIVE.decode(word).ok()?.try_into().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+    use std::path::Path;
+
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    /// Runs the command for a file in `folder` with these programs only.
+    fn run(folder: &Path, path: &BytePath, programs: &[&str]) -> Option<[u8; 32]> {
+        let bin = tempfile::tempdir().unwrap();
+        for program in ["sh", "perl", "env"].iter().chain(programs) {
+            let found = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(program));
+            let found = found.into_iter().find(|path| path.exists())?;
+            std::os::unix::fs::symlink(found, bin.path().join(program)).unwrap();
+        }
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.arg("-c").arg(OsString::from_vec(command(path))).current_dir(folder).env("PATH", bin.path());
+        let output = shell.output().unwrap();
+        if output.status.success() { parse(&output.stdout) } else { None }
+    }
+
+    #[test]
+    fn each_program_hashes_a_file_of_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let expected: [u8; 32] = Sha256::digest(b"content").into();
+        for name in [&b"plain"[..], b"-r", b"it's $(x) `y`\n\\ \"q\"", b"\xff\xfe"] {
+            let path = BytePath::new(name);
+            std::fs::write(folder.path().join(path.as_path()), b"content").unwrap();
+            assert_eq!(run(folder.path(), &path, &["sha256sum"]), Some(expected), "{path}");
+            for program in ["shasum", "openssl", "sha256"] {
+                let found = run(folder.path(), &path, &[program]);
+                let is_here = ["/usr/bin", "/bin"].iter().any(|place| Path::new(place).join(program).exists());
+                assert_eq!(found, is_here.then_some(expected), "{program} {path}");
+            }
+        }
+        assert_eq!(run(folder.path(), &"missing".into(), &["sha256sum"]), None);
+        assert_eq!(run(folder.path(), &"plain".into(), &[]), None);
+    }
+
+    #[test]
+    fn a_digest_is_found_in_what_a_program_prints() {
+        let hex = "0123456789abcdef".repeat(4);
+        let digest: [u8; 32] = data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap();
+        for printed in [format!("{hex}  -\n"), format!("SHA2-256(stdin)= {hex}\n"), format!("Welcome!\n{hex}\n")] {
+            assert_eq!(parse(printed.as_bytes()), Some(digest), "{printed}");
+        }
+        for printed in ["", "nothing\n", &hex[..63], &format!("{hex}0\n")] {
+            assert_eq!(parse(printed.as_bytes()), None, "{printed}");
+        }
+    }
+}

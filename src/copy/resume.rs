@@ -1,0 +1,196 @@
+//! A file's copy goes on where an earlier run left it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::future::try_join;
+
+use super::endpoint::{FileKind, Metadata, SourceFile, TargetFile};
+use super::file::FileCopy;
+use super::journal::{Draft, FileId, Stamp, WORTH_KEEPING};
+use super::temporary::{is_temporary, temporary_name};
+use super::verify::read_exactly;
+use super::{BytePath, CopyError, Failure, Piece, Ranges};
+
+/// What is written is noted after so many bytes, or after so long.
+const BATCH: u64 = 1024 * 1024;
+const PERIOD: Duration = Duration::from_millis(200);
+/// Length of the samples by which a source and what was written of it are compared.
+const SAMPLE: u64 = 64 * 1024;
+
+/// A file's copy under its temporary name.
+pub(super) struct Begun {
+    pub(super) temporary: BytePath,
+    /// Its place in the journal.
+    file: Option<FileId>,
+    /// Open already, when an earlier run had begun it.
+    pub(super) writer: Option<Box<dyn TargetFile>>,
+    /// What that run had written.
+    pub(super) written: Ranges,
+    since: SystemTime,
+}
+
+impl Begun {
+    pub(super) fn is_resumed(&self) -> bool {
+        !self.written.is_empty()
+    }
+}
+
+impl FileCopy<'_> {
+    /// Whether an earlier run has finished the file, and neither end has changed since.
+    pub(super) async fn is_done_before(&self) -> Result<bool, Failure> {
+        let Some((source, target)) = self.journal.and_then(|journal| journal.finished(&self.place.target)) else {
+            return Ok(false);
+        };
+        if Stamp::of(self.found) != Some(source) {
+            return Ok(false);
+        }
+        match self.target.lstat(&self.place.target).await {
+            Ok(found) => Ok(found.kind == Some(FileKind::File) && Stamp::of(&found) == Some(target)),
+            Err(error) if error.is_of_stream() => Err(self.at_target(error)),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// What an earlier run has begun, or else a new file that is still to be created.
+    pub(super) async fn begin(&self, reader: &dyn SourceFile, source: &Metadata) -> Result<Begun, Failure> {
+        let since = SystemTime::now();
+        if let Some((file, draft)) = self.journal.and_then(|journal| journal.draft_of(&self.place.target)) {
+            match self.take_up(&draft, reader, source).await {
+                Ok(Some(writer)) => {
+                    let Draft { temporary, written, .. } = draft;
+                    return Ok(Begun { temporary, file: Some(file), writer: Some(writer), written, since });
+                }
+                Err(error) if error.is_of_stream() => return Err(self.at_target(error)),
+                Ok(None) => tracing::debug!(path = %self.place.target, "starts over"),
+                Err(error) => tracing::debug!(path = %self.place.target, %error, "starts over"),
+            }
+            self.unfinished.remove(&draft.temporary).await;
+        }
+        let temporary = temporary_name(&self.place.target);
+        self.unfinished.add(&temporary);
+        let file = self.journal.map(|journal| journal.begin(&self.place.target, &temporary, Stamp::of(source)));
+        Ok(Begun { temporary, file, writer: None, written: Ranges::default(), since })
+    }
+
+    /// Opens what an earlier run wrote, if it is of this source and still there.
+    async fn take_up(
+        &self,
+        draft: &Draft,
+        reader: &dyn SourceFile,
+        source: &Metadata,
+    ) -> Result<Option<Box<dyn TargetFile>>, CopyError> {
+        let is_same = draft.source.is_some() && Stamp::of(source) == draft.source;
+        let is_worth = draft.written.total() >= WORTH_KEEPING && source.size >= Some(draft.written.end());
+        let Some(granted) = draft.granted.filter(|_| is_same && is_worth && is_temporary(&draft.temporary)) else {
+            return Ok(None);
+        };
+        let found = self.target.lstat(&draft.temporary).await?;
+        let is_private = found.mode.is_none_or(|mode| mode & 0o7777 == 0o600);
+        if found.kind != Some(FileKind::File) || found.size < Some(draft.written.end()) || !is_private {
+            return Ok(None);
+        }
+        let Some(writer) = self.target.reopen(&draft.temporary, granted).await? else { return Ok(None) };
+        let (written, _) = self.target.open(&draft.temporary, u64::MAX).await?;
+        for piece in samples(&draft.written) {
+            let (here, there) = try_join(read_exactly(reader, piece), read_exactly(&*written, piece)).await?;
+            if here != there {
+                return Ok(None);
+            }
+        }
+        Ok(Some(writer))
+    }
+
+    /// The file has its name: notes how it is.
+    pub(super) fn note_finished(&self, begun: &Begun, source: &Metadata, target: &Metadata) {
+        let (Some(journal), Some(file)) = (self.journal, begun.file) else { return };
+        let source = Stamp::of(source).filter(|source| source.tells_changes_since(begun.since));
+        journal.finish(file, source.zip(Stamp::of(target)));
+    }
+
+    pub(super) fn notes<'a>(&'a self, begun: &'a Begun, writer: &'a dyn TargetFile) -> Notes<'a> {
+        let (since, batch, bytes) = (Instant::now(), Ranges::default(), 0);
+        Notes { copy: self, begun, writer, batch, bytes, since, has_granted: begun.is_resumed() }
+    }
+}
+
+/// Notes in the journal what is written of a file. Dropping it notes the rest.
+pub(super) struct Notes<'a> {
+    copy: &'a FileCopy<'a>,
+    begun: &'a Begun,
+    writer: &'a dyn TargetFile,
+    batch: Ranges,
+    /// In the batch.
+    bytes: u64,
+    since: Instant,
+    has_granted: bool,
+}
+
+impl Notes<'_> {
+    pub(super) fn wrote(&mut self, piece: Piece) {
+        self.batch.insert(piece.offset, piece.offset + u64::from(piece.length));
+        self.bytes += u64::from(piece.length);
+        if self.bytes >= BATCH || self.since.elapsed() >= PERIOD {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.since = Instant::now();
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        let (Some(journal), Some(file)) = (self.copy.journal, self.begun.file) else { return };
+        if batch.is_empty() {
+            return;
+        }
+        if !self.has_granted
+            && let Some(mode) = self.writer.granted()
+        {
+            journal.granted(file, mode);
+            self.has_granted = true;
+        }
+        if journal.written(file, &batch) >= WORTH_KEEPING && self.has_granted {
+            // From here on it is the journal that sees to it that the file does not stay for ever.
+            self.copy.unfinished.forget(&self.begun.temporary);
+        }
+    }
+}
+
+impl Drop for Notes<'_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// The first, the middle and the last of what is written.
+fn samples(written: &Ranges) -> Vec<Piece> {
+    let length = |from: u64, to: u64| u32::try_from((to - from).min(SAMPLE)).expect("a sample is short");
+    let mut half = written.total() / 2;
+    let middle = written.iter().find_map(|(start, end)| {
+        let here = half.checked_sub(end - start);
+        let offset = start + std::mem::replace(&mut half, here.unwrap_or(0));
+        here.is_none().then(|| Piece { offset, length: length(offset, end) })
+    });
+    let first = written.iter().next().map(|(start, end)| Piece { offset: start, length: length(start, end) });
+    let last = written.iter().next_back().map(|(start, end)| {
+        let length = length(start, end);
+        Piece { offset: end - u64::from(length), length }
+    });
+    [first, middle, last].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_lie_at_the_ends_and_in_the_middle_of_what_is_written() {
+        let piece = |offset, length| Piece { offset, length };
+        let samples = |ranges: &[(u64, u64)]| samples(&ranges.iter().copied().collect());
+        assert_eq!(samples(&[]), []);
+        assert_eq!(samples(&[(10, 20)]), [piece(10, 10), piece(15, 5), piece(10, 10)]);
+        let long = 1 << 30;
+        assert_eq!(samples(&[(0, long)]), [piece(0, 65536), piece(long / 2, 65536), piece(long - 65536, 65536)]);
+        let islands = [(0, 100_000), (200_000, 300_000), (400_000, 500_000)];
+        assert_eq!(samples(&islands), [piece(0, 65536), piece(250_000, 50_000), piece(434_464, 65536)]);
+    }
+}
