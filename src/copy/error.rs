@@ -69,6 +69,9 @@ pub enum CopyError {
     /// A pipe was used by a copy before.
     #[error("was read or written before, which is possible only once")]
     OnlyOnce,
+    /// Two sources would get one name.
+    #[error("another source has the same name, and only one of them can get it")]
+    SameName,
     /// A link that the user did not name is where a directory would be: what is behind it may lie anywhere.
     #[error("a link is where the directory should be, and a copy does not write through it")]
     LinkInTheWay,

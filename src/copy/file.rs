@@ -15,7 +15,7 @@ use super::progress::FileMeter;
 use super::rate::Limit;
 use super::resume::Begun;
 use super::temporary::Unfinished;
-use super::{CopyError, Endpoint, Failure, Piece, Transfer, Window};
+use super::{CopyError, Endpoint, Failure, Piece, Ranges, Transfer, Window};
 
 /// Bytes that one file may have in flight for each stream: a path of 20 MB/s and 200 ms is full.
 pub(super) const FILE_WINDOW: u64 = 4 * 1024 * 1024;
@@ -121,6 +121,24 @@ impl FileCopy<'_> {
         Ok(written)
     }
 
+    /// What is written already, and what reads as zeros when nobody writes it.
+    async fn not_to_be_moved(
+        &self,
+        reader: &dyn SourceFile,
+        writer: &dyn TargetFile,
+        size: u64,
+        begun: &Begun,
+    ) -> Result<Ranges, Failure> {
+        let mut ranges = begun.written.clone();
+        if writer.has_holes() {
+            let holes = reader.holes(size).await.map_err(|error| self.at_source(error))?;
+            for hole in holes {
+                ranges.insert(hole.start, hole.end);
+            }
+        }
+        Ok(ranges)
+    }
+
     /// Moves the bytes. Returns how many.
     async fn pump(
         &self,
@@ -135,7 +153,7 @@ impl FileCopy<'_> {
         let piece = reader.max_read().min(writer.max_write()).min(self.limit.map_or(u32::MAX, Limit::piece));
         let window = Window { piece, in_flight: PIPE_WINDOW };
         let mut transfer = match size {
-            Some(size) => Transfer::resume(size, window, begun.written.clone()),
+            Some(size) => Transfer::resume(size, window, self.not_to_be_moved(reader, writer, size, begun).await?),
             None => Transfer::new(None, window),
         };
         let mut notes = self.notes(begun, writer);

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
 use super::existing::{check_directory, check_replaceable};
-use super::sparse::{holes, write_sparsely};
+use super::sparse::{LEAST_HOLE, holes, write_sparsely};
 use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side};
 
@@ -165,6 +165,9 @@ impl SourceFile for LocalFile {
     }
 
     fn holes(&self, size: u64) -> Answer<'_, Vec<Range<u64>>> {
+        if size <= LEAST_HOLE {
+            return std::future::ready(Ok(Vec::new())).boxed();
+        }
         let file = Arc::clone(&self.0);
         spawn(move || holes(&file, size))
     }

@@ -103,6 +103,8 @@ pub(super) struct Plan {
     found: Found,
     /// Steps queued or running that may bring more to do.
     questions: usize,
+    /// The targets of sources that are not directories.
+    taken: HashSet<BytePath>,
 }
 
 /// A step before it has its paths, which a deep tree would hold thousands of times.
@@ -152,6 +154,7 @@ impl Plan {
             files: VecDeque::new(),
             failures: VecDeque::new(),
             found: Found::default(),
+            taken: HashSet::new(),
         }
     }
 
@@ -271,10 +274,22 @@ impl Plan {
         excludes.iter().any(|exclude| exclude.fits(relative.as_bytes(), kind == Some(FileKind::Directory)))
     }
 
+    /// Whether a source before it gets its name; directories may share one.
+    fn is_taken(&mut self, at: &At, kind: Option<FileKind>) -> bool {
+        match (at, kind) {
+            (At::Root(place), Some(FileKind::Directory)) => self.taken.contains(&place.target),
+            (At::Root(place), Some(FileKind::File | FileKind::Symlink)) => !self.taken.insert(place.target.clone()),
+            _ => false,
+        }
+    }
+
     /// Plans what is at `at`, now that it is known what it is. A link left unresolved has been refused before.
     fn enter(&mut self, at: At, metadata: Metadata) {
         if self.is_excluded(&at, metadata.kind) {
             return self.leave(&at);
+        }
+        if self.is_taken(&at, metadata.kind) {
+            return self.refuse(&at, CopyError::SameName);
         }
         match metadata.kind {
             Some(FileKind::Directory) => self.enter_directory(&at, metadata),

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 const BLOCK: usize = 4096;
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 /// A shorter hole costs more as a gap between two requests than as zeros.
-const LEAST_HOLE: u64 = 64 * 1024;
+pub(super) const LEAST_HOLE: u64 = 64 * 1024;
 /// More holes than this are read as zeros.
 const MOST_HOLES: usize = 1 << 16;
 /// The unit in which blocks are counted (stat(2)).

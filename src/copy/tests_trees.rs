@@ -277,3 +277,14 @@ async fn empty_files_and_directories_are_copied() {
     assert_eq!(world.names("to/tree"), ["empty", "nothing", "sub"]);
     assert_eq!(fs::metadata(world.path("to/tree/nothing")).unwrap().len(), 0);
 }
+
+#[tokio::test]
+async fn two_sources_that_would_get_one_name_do_not_race_for_it() {
+    let world = World::new();
+    world.write(&["from/one/x", "from/two/x", "from/one/tree/a", "from/two/tree/b"]);
+    let sources = ["from/one/x", "from/two/x", "from/one/tree", "from/two/tree"];
+    let summary = world.copy(&sources, recursive()).await;
+    assert!(matches!(&summary.failures[..], [Failure { error: CopyError::SameName, .. }]), "{summary:?}");
+    assert!(fs::read_to_string(world.path("to/x")).unwrap().ends_with("/x"));
+    assert_eq!(world.names("to/tree"), ["a", "b"], "directories are merged");
+}

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser};
 
+use super::selection::Selection;
 use crate::cli::args::ConnectionArgs;
 use crate::copy::{Compression, Streams};
 
@@ -17,7 +18,7 @@ pub(super) struct SsmcpArgs {
     #[arg(short = 'P', value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
-    /// Copy directories with all that lies in them; links are followed
+    /// Copy directories with all that lies in them
     #[arg(short = 'r')]
     pub recursive: bool,
 
@@ -46,6 +47,9 @@ pub(super) struct SsmcpArgs {
     /// Print events and a summary on standard output, one JSON object a line
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub selection: Selection,
 
     #[command(flatten)]
     pub accepted: Accepted,
@@ -88,8 +92,10 @@ pub(super) struct Accepted {
 
 const NOTES: &str = "\
 A path on a node is relative to the login directory, which `NODE:` and `NODE:~` name too.
+Patterns in it (`'NODE:logs/*.gz'`, `? [a-z] {a,b}`) are matched on the node; a file that has the very name comes first.
 A local path with a colon in it is written `./a:b`, one named like an option or a node `./-`, `./i-…`.
-Each file is written under a temporary name and renamed when it is whole.
+Each file is written under a temporary name and renamed when it is whole; links inside the target are replaced, not
+followed, and a file with several names is replaced under one of them.
 A copy that was interrupted goes on where it was when the same command is run again; what that takes
 is kept in $XDG_STATE_HOME/ssmssh/copies, or ~/.local/state/ssmssh/copies.
 From node to node the bytes go through this machine, without a file here.

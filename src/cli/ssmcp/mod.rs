@@ -4,6 +4,7 @@ mod args;
 mod json;
 mod nodes;
 mod pace;
+mod selection;
 mod settings;
 mod show;
 

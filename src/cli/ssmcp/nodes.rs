@@ -90,7 +90,8 @@ pub(super) fn source(operand: &Operand, nodes: &[Node]) -> Location {
         Operand::Remote { target, path } => {
             let node = nodes.iter().find(|node| node.target == *target);
             let node = node.expect("every target was connected before");
-            Location::remote(&node.endpoint, BytePath::new(path.clone()))
+            // No shell has been at a path of the node yet; as a target it is taken as it is.
+            Location::remote(&node.endpoint, BytePath::new(path.clone())).matching()
         }
     }
 }

@@ -9,6 +9,7 @@ use clap::error::ErrorKind as Mistake;
 use clap::{CommandFactory, Parser};
 
 use super::args::SsmcpArgs;
+use super::selection::Selection;
 use crate::cli::environment::Environment;
 use crate::cli::report::CliError;
 use crate::cli::settings::ConnectionSettings;
@@ -32,6 +33,7 @@ pub(super) struct SsmcpSettings {
     pub journal: Option<PathBuf>,
     pub no_resume: bool,
     pub verify: bool,
+    pub selection: Selection,
     pub sources: Vec<Operand>,
     pub target: Operand,
 }
@@ -41,7 +43,7 @@ impl SsmcpSettings {
         let mut options = CopyOptions::default().recursive(self.recursive).preserve(self.preserve);
         options.rate_limit = self.rate_limit;
         options.journal.clone_from(&self.journal);
-        options.start_over(self.no_resume).verify(self.verify)
+        self.selection.apply(options.start_over(self.no_resume).verify(self.verify))
     }
 
     /// Whether this is no more than the end of `ssmcp NODE:log - | head`.
@@ -79,12 +81,15 @@ pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environme
     if args.json && target == Operand::Pipe {
         return Err(usage(Mistake::ArgumentConflict, "`--json` and the target `-` both want standard output"));
     }
+    if args.selection.is_dry_run() && target == Operand::Pipe {
+        return Err(usage(Mistake::ArgumentConflict, "`--dry-run` and the target `-` both want standard output"));
+    }
     let compression = args.compression.unwrap_or(compression_of(connection.compression));
     connection.compression = Some(compression == Compression::On);
     let rate_limit = args.limit.and_then(|kbit| NonZeroU64::new(u64::from(kbit) * BYTES_A_KBIT));
     let streams = rate_limit.filter(|_| args.streams == Streams::auto()).map_or(args.streams, streams_for);
     let journal = env.state("copies");
-    let SsmcpArgs { recursive, preserve, json, no_resume, verify, .. } = args;
+    let SsmcpArgs { recursive, preserve, json, no_resume, verify, selection, .. } = args;
     Ok(SsmcpSettings {
         connection,
         recursive,
@@ -96,6 +101,7 @@ pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environme
         journal,
         no_resume,
         verify,
+        selection,
         sources,
         target,
     })

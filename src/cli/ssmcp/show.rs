@@ -1,7 +1,7 @@
 //! What is told about a copy while it goes on: lines on the terminal, JSON lines, advice.
 
 use std::convert::Infallible;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ pub(super) struct Show<'a> {
 impl<'a> Show<'a> {
     pub(super) fn new(settings: &'a SsmcpSettings) -> Self {
         let is_data_on_screen = settings.target == Operand::Pipe && io::stdout().is_terminal();
-        let lines = !settings.connection.is_quiet() && !settings.json && !is_data_on_screen;
+        let lines =
+            !settings.connection.is_quiet() && !settings.json && !is_data_on_screen && !settings.selection.is_dry_run();
         Self {
             settings,
             lines: ProgressLines::new(lines),
@@ -43,6 +44,12 @@ impl<'a> Show<'a> {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = progress.totals;
         if matches!(progress.event, Event::Failed(failure) if self.settings.is_reader_gone(failure)) {
             return;
+        }
+        if let Event::WouldCopy { path, target } = progress.event
+            && !self.settings.json
+        {
+            // Whoever closed standard output does not want to know.
+            let _ = writeln!(io::stdout(), "{path} -> {target}");
         }
         self.lines.show(progress);
         if let Some(events) = &self.events {
