@@ -22,6 +22,7 @@ mod ssh_commands;
 mod ssh_compression;
 mod ssh_login;
 mod ssh_peer;
+mod ssh_upload;
 mod stream;
 mod stream_network;
 mod support;
