@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use ssm_lab::Lab;
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -29,6 +29,31 @@ async fn copy_file_copies_a_tree_and_says_how_much() {
     let output = run(&lab, "copy_file", &[&key(&lab), lab.user(), lab.node(), &source, "tree"]).await;
     assert_eq!(text(&output), ("1 files, 7 bytes\n".into(), String::new(), Some(0)));
     assert_eq!(std::fs::read(lab.home().join("tree/inner/file")).expect("the copy"), b"content");
+    all_sessions_over(&lab).await;
+}
+
+#[tokio::test]
+async fn forward_leads_programs_of_this_machine_to_a_port_of_the_node() {
+    let lab = Lab::builder().openssh().start().await.expect("a lab");
+    let mut forward = command(&lab, "forward", &[lab.node(), "22", "0"], lab.home());
+    let mut forward = forward.stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut port = String::new();
+    let mut said = tokio::io::BufReader::new(forward.stdout.take().expect("piped"));
+    said.read_line(&mut port).await.expect("a port");
+    let ssh = Command::new("ssh")
+        .args([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ])
+        .args(["-q", "-p", port.trim(), "-l", lab.user(), "-i", &key(&lab), "127.0.0.1", "echo here"])
+        .output();
+    assert_eq!(text(&ssh.await.expect("ssh runs")), ("here\n".into(), String::new(), Some(0)));
     all_sessions_over(&lab).await;
 }
 
@@ -179,18 +204,22 @@ async fn raw_stream_needs_nothing_but_the_labs_own_services() {
 /// Runs an example in an empty folder, with an environment that points at the lab and holds nothing else.
 async fn run(lab: &Lab, example: &str, arguments: &[&str]) -> Output {
     let folder = TempDir::new().expect("a folder");
+    command(lab, example, arguments, folder.path()).output().await.expect("the example")
+}
+
+fn command(lab: &Lab, example: &str, arguments: &[&str], folder: &Path) -> Command {
     let program = examples().join(example);
     assert!(program.exists(), "{} is missing: build the examples too", program.display());
-    let command = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
-        .current_dir(folder.path())
+        .current_dir(folder)
         .env_clear()
         .envs(lab.env())
-        .env("HOME", folder.path())
+        .env("HOME", folder)
         .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    command.await.expect("the example")
+        .kill_on_drop(true);
+    command
 }
 
 /// Beside this test's own binary, where cargo puts them.
