@@ -1,6 +1,7 @@
 //! From settings to a connection: what both commands do before they part.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -12,7 +13,7 @@ use super::settings::ConnectionSettings;
 use super::target::Target;
 use super::{identity, notices};
 use crate::client::{Client, ClientError, Connection};
-use crate::ssh::{HostKeyCheck, PrivateKey, SessionBuilder};
+use crate::ssh::{HostKey, HostKeyCheck, PrivateKey, SessionBuilder, SshError};
 use crate::stream::TargetId;
 
 /// How long a key is used where only an amount of data was named.
@@ -101,7 +102,8 @@ impl<'a> Dialer<'a> {
             client: self.client.get()?.clone(),
             keys: self.keys.get()?.clone(),
             target: target.clone(),
-            host_key: fingerprint(connection)?,
+            host_key: connection.host_key()?.clone(),
+            has_warned: AtomicBool::new(false),
         })
     }
 
@@ -134,7 +136,8 @@ pub(crate) struct Redialer {
     client: Client,
     keys: Vec<PrivateKey>,
     target: Target,
-    host_key: (String, String),
+    host_key: HostKey,
+    has_warned: AtomicBool,
 }
 
 impl Redialer {
@@ -144,28 +147,29 @@ impl Redialer {
 
     /// Cancelling it leaves nothing behind.
     pub(crate) async fn connect(&self, compression: bool) -> Result<Connection, Box<dyn Error + Send + Sync>> {
-        let session = session(&self.settings, &self.target, &self.keys).compression(compression);
-        let connection = self.client.connect(&self.target.node, self.settings.port, session).await?;
-        if fingerprint(&connection).as_ref() != Some(&self.host_key) {
-            connection.abort();
-            return Err("the node shows another host key than before".into());
+        let check = host_keys(&self.settings, &self.target).pinned(self.host_key.clone());
+        let session = session(&self.settings, &self.target, &self.keys).host_keys(check).compression(compression);
+        let connecting = self.client.connect(&self.target.node, self.settings.port, session);
+        Ok(connecting.await.inspect_err(|error| {
+            if matches!(error, ClientError::Ssh(SshError::HostKey(_))) {
+                self.warn_of_host_key();
+            }
+        })?)
+    }
+
+    /// Once: further tries are likely to meet the same.
+    fn warn_of_host_key(&self) {
+        if !self.settings.is_quiet() && !self.has_warned.swap(true, Ordering::Relaxed) {
+            let node = &self.target.node;
+            report::note(&format!(
+                "warning: a further connection to {node} shows another host key than the first, and is not used"
+            ));
         }
-        Ok(connection)
     }
 }
 
-fn fingerprint(connection: &Connection) -> Option<(String, String)> {
-    connection.host_key().map(|key| (key.key_type.clone(), key.fingerprint.clone()))
-}
-
 fn session(settings: &ConnectionSettings, target: &Target, keys: &[PrivateKey]) -> SessionBuilder {
-    let host_keys = HostKeyCheck::new(
-        settings.strict_host_key_checking,
-        settings.known_hosts.clone(),
-        target.node.as_str(),
-        settings.port,
-    );
-    let mut session = SessionBuilder::new(settings.user_at(target)).host_keys(host_keys);
+    let mut session = SessionBuilder::new(settings.user_at(target)).host_keys(host_keys(settings, target));
     session = session.compression(settings.compression == Some(true));
     if let Some(interval) = settings.server_alive_interval {
         session = session.keepalive(interval).keepalive_max(settings.server_alive_count_max);
@@ -175,6 +179,15 @@ fn session(settings: &ConnectionSettings, target: &Target, keys: &[PrivateKey]) 
         session = session.rekey_after(bytes.unwrap_or(usize::MAX), time.unwrap_or(REKEY_TIME));
     }
     keys.iter().cloned().fold(session, SessionBuilder::identity)
+}
+
+fn host_keys(settings: &ConnectionSettings, target: &Target) -> HostKeyCheck {
+    HostKeyCheck::new(
+        settings.strict_host_key_checking,
+        settings.known_hosts.clone(),
+        target.node.as_str(),
+        settings.port,
+    )
 }
 
 /// Ends a connection in order. What has been done on it stays done, so a failure is only noted.

@@ -304,4 +304,28 @@ mod tests {
         pace.handle_moved(65_536, Duration::from_millis(1), false);
         assert_eq!(pace.window, FIRST_WINDOW);
     }
+
+    /// A stream that is not lost by itself.
+    async fn stream() -> Sftp {
+        Sftp::new(crate::ssh::sftp::scripted::serve(&[], |request| request.status(0))).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_retired_stream_ends_what_it_began_and_takes_over_when_all_others_are_lost() {
+        let lanes = Arc::new(Lanes::default());
+        lanes.add(stream().await, StreamKind::Plain);
+        lanes.add(stream().await, StreamKind::Compressed);
+        lanes.retire_plain();
+        assert_eq!((lanes.open(), lanes.plain(), lanes.pick().id()), (1, 0, 1));
+        let refused = Mutex::default();
+        let anywhere = lanes.room(1000, None, &refused).await.unwrap();
+        let begun_there = lanes.room(1000, Some(0), &refused).await.unwrap();
+        assert_eq!((anywhere.id(), begun_there.id()), (1, 0));
+        lanes.lose(1);
+        assert_eq!((lanes.open(), lanes.pick().id()), (1, 0));
+        assert_eq!(lanes.room(1000, None, &refused).await.unwrap().id(), 0);
+        lanes.lose(0);
+        assert_eq!(lanes.open(), 0);
+        assert!(lanes.room(1000, None, &refused).await.is_none());
+    }
 }

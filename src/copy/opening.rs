@@ -57,6 +57,7 @@ impl<'a> Opening<'a> {
         match outcome {
             Ok(sftp) => {
                 self.lanes.add(sftp, kind);
+                tracing::debug!(?kind, "a further stream is open");
                 if is_compressed && self.choice.is_replacing(now, totals) {
                     self.lanes.retire_plain();
                 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use bytes::BufMut as _;
 use proptest::prelude::*;
 use tokio::io::DuplexStream;
 
@@ -133,4 +134,100 @@ async fn every_stream_carries_a_part_of_a_large_file() {
     disk.lock().unwrap().insert(b"file".to_vec(), content(4_000_000));
     // Each of them is asked for less than the whole file and would be lost over it.
     check_down(4_000_000, &[80; 4]).await;
+}
+
+/// Openings under way, and the most that ever were.
+type Openings = Arc<Mutex<(usize, usize)>>;
+
+async fn open_slowly(disk: Disk, openings: Openings) -> Result<Sftp, Box<dyn std::error::Error + Send + Sync>> {
+    {
+        let mut openings = openings.lock().unwrap();
+        openings.0 += 1;
+        openings.1 = openings.1.max(openings.0);
+    }
+    // Long enough for everything else that is to be opened at the same time.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    openings.lock().unwrap().0 -= 1;
+    Ok(Sftp::new(server(&disk, usize::MAX)).await?)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_three_streams_are_being_opened_at_a_time() {
+    let (disk, openings) = (Disk::default(), Openings::default());
+    let first = Sftp::new(server(&disk, usize::MAX)).await.unwrap();
+    let (of_disk, seen) = (Arc::clone(&disk), Arc::clone(&openings));
+    let node = RemoteEndpoint::new(first, "node")
+        .more_streams(Streams::exactly(8), move |_| open_slowly(Arc::clone(&of_disk), Arc::clone(&seen)));
+    let totals = || Totals { files: 1, bytes: 1 << 30, bytes_done: 1, is_all_found: true, ..Totals::default() };
+    let grown = async {
+        while node.streams() < 8 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = node.grow(&totals) => unreachable!("it never ends"),
+        () = grown => {}
+    }
+    assert_eq!(openings.lock().unwrap().1, 3);
+}
+
+/// A server that takes no more than `most` bytes in a read or a write, says so, and gives fewer than it is asked for.
+fn modest_server(disk: &Disk, most: u32) -> DuplexStream {
+    let disk = Arc::clone(disk);
+    serve_some(&["limits@openssh.com"], usize::MAX, move |mut request| {
+        let mut disk = disk.lock().unwrap();
+        let name = request.string();
+        match request.verb {
+            200 => request.reply(201, |out| {
+                for limit in [0, u64::from(most), u64::from(most), 0] {
+                    out.put_u64(limit);
+                }
+            }),
+            3 => {
+                disk.entry(name.to_vec()).or_default();
+                request.handle(&name)
+            }
+            5 => {
+                let (content, from) = (&disk[&name[..]], usize::try_from(request.u64()).unwrap());
+                let asked = request.u32();
+                assert!(asked <= most, "{asked} bytes were asked for");
+                let to = content.len().min(from + (asked as usize).min(1000));
+                if from >= to { request.status(1) } else { request.data(&content[from..to]) }
+            }
+            6 => {
+                let (from, data) = (usize::try_from(request.u64()).unwrap(), request.string());
+                assert!(data.len() <= most as usize, "{} bytes were sent", data.len());
+                let content = disk.get_mut(&name[..]).unwrap();
+                content.resize(content.len().max(from + data.len()), 0);
+                content[from..from + data.len()].copy_from_slice(&data);
+                request.status(0)
+            }
+            7 | 8 | 17 => match disk.get(&name[..]) {
+                Some(content) => {
+                    let size = Some(content.len() as u64);
+                    request.attributes(&Attributes { size, ..Attributes::with_permissions(0o100_644) })
+                }
+                None => request.status(2),
+            },
+            18 => {
+                let content = disk.remove(&name[..]).unwrap();
+                disk.insert(request.string().to_vec(), content);
+                request.status(0)
+            }
+            _ => request.status(0),
+        }
+    })
+}
+
+#[tokio::test]
+async fn no_piece_is_longer_than_the_server_takes_and_short_ones_are_asked_for_again() {
+    let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
+    let node = RemoteEndpoint::new(Sftp::new(modest_server(&disk, 3000)).await.unwrap(), "node");
+    std::fs::write(folder.path().join("file"), content(50_000)).unwrap();
+    let here = |name: &str| Location::local(folder.path().join(name));
+    let there = || Location::remote(&node, "file");
+    copy(vec![here("file")], there(), CopyOptions::default(), |_| {}).await.unwrap();
+    assert!(disk.lock().unwrap()[&b"file"[..]] == content(50_000));
+    copy(vec![there()], here("back"), CopyOptions::default(), |_| {}).await.unwrap();
+    assert!(std::fs::read(folder.path().join("back")).unwrap() == content(50_000));
 }

@@ -32,6 +32,8 @@ pub struct HostKeyCheck {
     policy: Option<StrictHostKeyChecking>,
     known_hosts: PathBuf,
     name: String,
+    /// The only key that is accepted.
+    pinned: Option<HostKey>,
 }
 
 /// A host key that was accepted.
@@ -120,6 +122,16 @@ pub enum HostKeyError {
         /// The line that revokes it.
         line: usize,
     },
+    /// It is not the key that it has to be. Keys are given as type and fingerprint.
+    #[error("{host} shows another host key than before: {shown}, not {expected}")]
+    NotPinned {
+        /// The host as it would be recorded.
+        host: String,
+        /// The key that the server shows.
+        shown: String,
+        /// The key that was accepted before.
+        expected: String,
+    },
 }
 
 impl HostKeyError {
@@ -138,18 +150,26 @@ impl HostKeyCheck {
     /// A check for `host` and `port` against a file in OpenSSH's format. The file, and the directories to it, are made
     /// when the first key is recorded.
     pub fn new(policy: StrictHostKeyChecking, known_hosts: PathBuf, host: &str, port: u16) -> Self {
-        Self { policy: Some(policy), known_hosts, name: host_name(host, port) }
+        Self { policy: Some(policy), known_hosts, name: host_name(host, port), pinned: None }
+    }
+
+    /// Accepts no other key than `key`, whatever the policy, and that one as far as the policy does: for another
+    /// connection to a host that has shown it.
+    #[must_use]
+    pub fn pinned(self, key: HostKey) -> Self {
+        Self { pinned: Some(key), ..self }
     }
 
     /// Refuses every key.
     pub(super) fn none() -> Self {
-        Self { policy: None, known_hosts: PathBuf::new(), name: String::new() }
+        Self { policy: None, known_hosts: PathBuf::new(), name: String::new(), pinned: None }
     }
 
     /// The types of the keys on record for the host. Cancel safe.
     pub(super) async fn known_types(&self) -> Result<Vec<String>, HostKeyError> {
         match self.policy {
             None => Err(HostKeyError::NoPolicy),
+            Some(_) if let Some(key) = &self.pinned => Ok(vec![key.key_type.clone()]),
             Some(StrictHostKeyChecking::Off) => Ok(self.on_file(Self::read_types).await.unwrap_or_default()),
             Some(_) => self.on_file(Self::read_types).await,
         }
@@ -183,6 +203,7 @@ impl HostKeyCheck {
 
     fn decide(&self, shown: &HostKeyBlob) -> Result<HostKey, HostKeyError> {
         let policy = self.policy.ok_or(HostKeyError::NoPolicy)?;
+        self.compare_with_pinned(shown)?;
         if policy == StrictHostKeyChecking::Off {
             if let Some(objection) = self.objection(shown) {
                 tracing::warn!("{objection}; accepted all the same: StrictHostKeyChecking is off");
@@ -201,6 +222,16 @@ impl HostKeyCheck {
     /// What a check would have against the key, where there is a file to check with.
     fn objection(&self, shown: &HostKeyBlob) -> Option<HostKeyError> {
         self.is_known(&self.read().ok()?, shown).err()
+    }
+
+    fn compare_with_pinned(&self, shown: &HostKeyBlob) -> Result<(), HostKeyError> {
+        match &self.pinned {
+            Some(key) if (key.key_type.as_str(), &key.fingerprint) != (shown.key_type(), &shown.fingerprint()) => {
+                let expected = format!("{} {}", key.key_type, key.fingerprint);
+                Err(HostKeyError::NotPinned { host: self.name.clone(), shown: shown.to_string(), expected })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the key is on record; an error if it must not be accepted.
@@ -376,5 +407,20 @@ mod tests {
         assert!(check(Yes, &file).read_types().expect("read").is_empty());
         check(AcceptNew, &file).decide(&key(1)).expect("accepted");
         assert_eq!(check(Yes, &file).read_types().expect("read"), ["ssh-ed25519"]);
+    }
+
+    #[test]
+    fn a_pinned_key_is_the_only_one_whatever_the_policy_and_is_still_checked() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("known_hosts");
+        let first = check(AcceptNew, &file).decide(&key(1)).expect("accepted");
+        for policy in [Yes, AcceptNew, Off] {
+            let pinned = check(policy, &file).pinned(first.clone());
+            assert!(pinned.decide(&key(1)).is_ok());
+            assert!(matches!(pinned.decide(&key(2)), Err(HostKeyError::NotPinned { .. })), "{policy:?}");
+        }
+        std::fs::write(&file, key(2).line_for("[i-0abc]:2222")).expect("written");
+        let changed = check(AcceptNew, &file).pinned(first).decide(&key(1));
+        assert!(matches!(changed, Err(HostKeyError::Changed { .. })));
     }
 }

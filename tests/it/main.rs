@@ -15,6 +15,7 @@ mod copy_resume;
 mod copy_resume_cli;
 mod copy_sftp;
 mod copy_streams;
+mod copy_stripes;
 mod dependencies;
 mod examples;
 mod pitfalls;

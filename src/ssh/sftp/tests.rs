@@ -186,6 +186,28 @@ async fn limits_are_asked_once_and_bounded() {
     assert!(matches!(plain.posix_rename(b"a", b"b").await, Err(SftpError::Unsupported("posix-rename@openssh.com"))));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_takes_a_day_is_waited_for() {
+    let mut server = serve(&[], |request| if request.verb == 3 { request.handle(b"h") } else { request.data(b"late") });
+    let (client, mut slow) = tokio::io::duplex(1024);
+    tokio::spawn(async move {
+        let (mut asked, mut answered) = ([0; 1024], [0; 1024]);
+        loop {
+            tokio::select! {
+                Ok(read @ 1..) = slow.read(&mut asked) => server.write_all(&asked[..read]).await.unwrap(),
+                Ok(read @ 1..) = server.read(&mut answered) => {
+                    tokio::time::sleep(Duration::from_hours(24)).await;
+                    slow.write_all(&answered[..read]).await.unwrap();
+                }
+                else => return,
+            }
+        }
+    });
+    let sftp = Sftp::new(client).await.unwrap();
+    let handle = sftp.open(b"x", OpenFlags::READ, &Attributes::default()).await.unwrap();
+    assert_eq!(&sftp.read(&handle, 0, 4).await.unwrap()[..], b"late");
+}
+
 #[tokio::test]
 async fn a_reply_that_nobody_asked_for_ends_the_session() {
     let sftp = session(|mut request| {
