@@ -98,6 +98,14 @@ async fn a_terminal_shows_the_whole_copy_and_the_file_in_hand() {
             row_with(" of 64.00 MiB").zip(row_with(" %  ")).is_some_and(|(whole, file)| file == whole + 1)
         })
         .await;
+    terminal.resize(24, 30);
+    terminal
+        .until("the lines fit a smaller window", |screen| {
+            let rows: Vec<_> = screen.rows(0, 24).collect();
+            let has = |text: &str| rows.iter().filter(|row| row.contains(text)).count();
+            has(" of 64.00 MiB") == 1 && has(" %  ...") == 1 && has("/big") == 1 && has("1 file") == 0
+        })
+        .await;
     terminal.type_keys("\u{3}").await;
     assert_eq!(terminal.wait().await, 130);
     terminal.see("stopped: 0 files are copied").await;
