@@ -286,7 +286,8 @@ impl RemoteTarget {
 
     async fn flush(&self) -> Result<(), SftpError> {
         let (id, cell) = self.handles.any();
-        if id != self.handles.first.id() {
+        // Looked at again: pieces that were added just before this may have been begun only now.
+        if id != self.handles.first.id() || self.is_spread.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.handles.first.heed(self.sync(self.handles.first.sftp(), opened(&cell)?).await)
