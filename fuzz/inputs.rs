@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use ssmssh::copy::scp::{Received, Request, Sink, Source};
 use ssmssh::copy::{BytePath, Endpoint as _, RemoteEndpoint};
 use ssmssh::datachannel::{Config, DataChannel};
 use ssmssh::ssh::sftp::{Attributes, OpenFlags, Sftp, SftpError};
@@ -69,6 +70,43 @@ pub(crate) fn channel_ops(data: &[u8]) {
         while channel.poll_event().is_some() {}
         assert!(channel.poll_timeout().is_none_or(|deadline| deadline > now));
         assert!(channel.stats().in_flight <= (8 << 10) + 1024);
+    }
+}
+
+/// Whatever a node's `scp -f` sends is received or refused, and never under a name that leads elsewhere.
+pub(crate) fn scp_sink(data: &[u8]) {
+    let Ok(request) = Request::matching(&"*".into()) else { return };
+    let mut sink = Sink::new(request, true);
+    for chunk in data.chunks(7) {
+        sink.handle_input(BytesMut::from(chunk));
+        loop {
+            match sink.poll_event() {
+                Ok(Some(Received::File(header) | Received::Directory(header))) => {
+                    let name = &header.name[..];
+                    assert!(!matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0));
+                    sink.accept();
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+            while sink.poll_transmit().is_some() {}
+        }
+    }
+    let _ = sink.handle_end();
+}
+
+/// Whatever a node's `scp -t` answers is an answer or an error.
+pub(crate) fn scp_source(data: &[u8]) {
+    let mut source = Source::new();
+    for chunk in data.chunks(3) {
+        source.handle_input(chunk);
+        while let Ok(Some(_)) = source.poll_event() {
+            let _ = source.file(b"name", 0o644, 1, None);
+            source.data(Bytes::from_static(b"x"));
+            source.end_file(None);
+            while source.poll_transmit().is_some() {}
+        }
     }
 }
 

@@ -86,6 +86,10 @@ fn write_files(directory: &Path, private: &PrivateKey, key: &PublicKey, extra: &
     let (host_key, authorized) = (directory.join("ssh_host_ed25519_key"), directory.join("authorized_keys"));
     write_key(private, &host_key)?;
     fs::write(&authorized, format!("{}\n", key.to_openssh().map_err(io::Error::other)?))?;
+    // A name that is given twice is refused.
+    let names_subsystem =
+        |line: &String| line.trim_start().get(..9).is_some_and(|word| word.eq_ignore_ascii_case("subsystem"));
+    let sftp = if extra.iter().any(names_subsystem) { "" } else { "Subsystem sftp internal-sftp\n" };
     let mut text = String::new();
     for line in extra {
         // sshd takes the first value that it sees.
@@ -95,8 +99,7 @@ fn write_files(directory: &Path, private: &PrivateKey, key: &PublicKey, extra: &
         text,
         "HostKey \"{}\"\nAuthorizedKeysFile \"{}\"\nPidFile none\nUsePAM no\nStrictModes no\n\
          AuthenticationMethods publickey\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-         PermitRootLogin prohibit-password\nAcceptEnv LANG LC_*\nPrintMotd no\nPrintLastLog no\nUseDNS no\n\
-         Subsystem sftp internal-sftp\n",
+         PermitRootLogin prohibit-password\nAcceptEnv LANG LC_*\nPrintMotd no\nPrintLastLog no\nUseDNS no\n{sftp}",
         host_key.display(),
         authorized.display()
     );

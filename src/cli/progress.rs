@@ -102,8 +102,10 @@ impl ProgressLines {
 
     /// Takes in an event; failures stay on the screen as lines of their own.
     pub(crate) fn show(&self, progress: Progress<'_>) {
-        if let Event::Failed(failure) = progress.event {
-            report::note(&failure.to_string());
+        match progress.event {
+            Event::Failed(failure) => report::note(&failure.to_string()),
+            Event::Said { side, text } => report::note(&format!("{side}: {text}")),
+            _ => {}
         }
         if !self.is_shown {
             return;

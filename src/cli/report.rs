@@ -16,6 +16,7 @@ use super::target::{Operand, TargetError};
 use super::terminal;
 use crate::client::ClientError;
 use crate::copy::CopyError;
+use crate::copy::scp::ScpError;
 use crate::datachannel::ChannelError;
 use crate::ssh::sftp::SftpError;
 use crate::ssh::{AuthenticationError, Lost, SshError};
@@ -170,6 +171,11 @@ impl Report {
             CliError::Client(ClientError::Ssh(error)) => ssh_hints(error),
             CliError::Sftp { .. } | CliError::SftpTimeout(_) => {
                 vec![hint("the node's sshd_config needs a line such as `Subsystem sftp internal-sftp`")]
+            }
+            CliError::Copy(CopyError::ScpEnded { source: ScpError::NotStarted(_), .. }) => {
+                vec![hint(
+                    "the node needs `Subsystem sftp internal-sftp` in its sshd_config, or OpenSSH's `scp` installed",
+                )]
             }
             CliError::Copy(CopyError::Lost { can_resume: false, .. }) => {
                 vec![hint("the same command copies again; nothing half-copied has taken a file's name")]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use super::scp::ScpEndpoint;
 use super::{BytePath, CopyError, Side, Totals};
 pub use crate::ssh::sftp::FileKind;
 
@@ -126,6 +127,10 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     fn grow<'a>(&'a self, totals: &'a (dyn Fn() -> Totals + Send + Sync)) -> BoxFuture<'a, ()> {
         let _ = totals;
         std::future::pending().boxed()
+    }
+    /// This side as one that is reached over the SCP protocol, if it is: then nothing else can be asked of it.
+    fn over_scp(&self) -> Option<&ScpEndpoint> {
+        None
     }
     /// Sets attributes by path.
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()>;

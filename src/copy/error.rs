@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::BytePath;
+use super::scp::ScpError;
 use crate::ssh::sftp::SftpError;
 
 /// One side of a copy, as messages name it.
@@ -44,6 +45,14 @@ pub enum CopyError {
         can_resume: bool,
         /// How it ended.
         source: SftpError,
+    },
+    /// Nothing can be copied over the SCP protocol, or nothing more.
+    #[error("cannot copy over the SCP protocol with {side}")]
+    ScpEnded {
+        /// The side whose `scp` it was.
+        side: Side,
+        /// Why.
+        source: ScpError,
     },
     /// The copy was stopped.
     #[error("the copy was stopped")]
@@ -153,6 +162,9 @@ pub enum CopyError {
     /// The SFTP server of the other side refused.
     #[error("{0}")]
     Remote(#[from] SftpError),
+    /// Something cannot be copied over the SCP protocol.
+    #[error("{0}")]
+    Scp(#[from] ScpError),
 }
 
 impl CopyError {
@@ -195,6 +207,7 @@ impl Failure {
             CopyError::Remote(source) if source.is_fatal() => {
                 Ok(CopyError::Lost { side: self.side, can_resume: false, source })
             }
+            CopyError::Scp(source) if source.is_fatal() => Ok(CopyError::ScpEnded { side: self.side, source }),
             error => Err(Self { error, ..self }),
         }
     }

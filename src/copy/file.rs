@@ -140,7 +140,7 @@ impl FileCopy<'_> {
     }
 
     /// Moves the bytes. Returns how many.
-    async fn pump(
+    pub(super) async fn pump(
         &self,
         reader: &dyn SourceFile,
         writer: &dyn TargetFile,

@@ -39,6 +39,9 @@
 //!                                  └──────────── Endpoint ──────────────┘
 //!                                        local · remote (SFTP)
 //! ```
+//!
+//! A machine without an SFTP server is a [`scp::ScpEndpoint`]. It cannot be asked anything, so its copies run past the
+//! plan: what there is shows as it arrives.
 
 mod compression;
 mod endpoint;
@@ -63,6 +66,7 @@ mod remote_digest;
 mod remote_file;
 mod resume;
 mod run;
+pub mod scp;
 mod sources;
 mod sparse;
 mod target;
@@ -245,6 +249,12 @@ impl Location {
     /// What was written when a copy fails stays written.
     pub fn writer(name: &str, writer: impl AsyncWrite + Send + Unpin + 'static) -> Self {
         Self::on(Arc::new(Pipe::<pipe::Writer>::new(name, Box::new(writer))), name)
+    }
+
+    /// A path of the machine behind `endpoint`, as a user would type it: relative to the login directory, which the empty
+    /// path and `~` name too.
+    pub fn scp(endpoint: &scp::ScpEndpoint, path: impl Into<BytePath>) -> Self {
+        Self::on(Arc::new(endpoint.clone()), path)
     }
 
     /// A path of any side.

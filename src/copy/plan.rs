@@ -17,7 +17,7 @@ use super::path::is_unsafe_name;
 use super::{BytePath, CopyError, CopyOptions, Links};
 
 /// The deepest nesting followed, as in OpenSSH.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// Listing goes ahead of copying until this many files wait, so that the total is known early and memory is bounded.
 const FILES_AHEAD: usize = 10_000;
 
@@ -31,7 +31,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn join(&self, name: &[u8]) -> Self {
+    pub(super) fn join(&self, name: &[u8]) -> Self {
         Self { origin: self.origin, source: self.source.join(name), target: self.target.join(name) }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::plan::Found;
-use super::{BytePath, Failure};
+use super::{BytePath, Failure, Side};
 
 /// Something happened.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +56,13 @@ pub enum Event<'a> {
     },
     /// Something could not be copied.
     Failed(&'a Failure),
+    /// A side's program printed a line beside what it does: to its stderr, over the SCP protocol.
+    Said {
+        /// The side.
+        side: &'a Side,
+        /// The line. Text from the network; its `Display` escapes what could steer a terminal.
+        text: &'a BytePath,
+    },
 }
 
 /// How far a copy is.

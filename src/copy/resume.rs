@@ -30,6 +30,12 @@ pub(super) struct Begun {
 }
 
 impl Begun {
+    /// A copy that has no temporary name, and that no journal knows.
+    pub(super) fn in_place() -> Self {
+        let (temporary, since) = (BytePath::default(), SystemTime::UNIX_EPOCH);
+        Self { temporary, file: None, writer: None, written: Ranges::default(), since }
+    }
+
     pub(super) fn is_resumed(&self) -> bool {
         !self.written.is_empty()
     }

@@ -16,7 +16,8 @@ use super::progress::{Event, FileMeter, Meter};
 use super::rate::Limit;
 use super::temporary::{Unfinished, is_temporary};
 use super::{
-    BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Skip, Streams, Summary, Totals, target,
+    BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Skip, Streams, Summary, Totals, scp,
+    target,
 };
 
 /// Steps under way at once. A small file takes two or three round trips, each of them a wait in which others can move.
@@ -31,14 +32,14 @@ const MOST_STEPS: usize = 256;
 
 /// One copy.
 pub(super) struct Run<'a> {
-    sources: Vec<Location>,
-    destination: Location,
+    pub(super) sources: Vec<Location>,
+    pub(super) destination: Location,
     options: CopyOptions,
-    meter: Meter<'a>,
+    pub(super) meter: Meter<'a>,
     unfinished: Unfinished,
     journal: Option<Arc<Journal>>,
     budget: Arc<Semaphore>,
-    limit: Option<Limit>,
+    pub(super) limit: Option<Limit>,
 }
 
 impl<'a> Run<'a> {
@@ -83,18 +84,11 @@ impl<'a> Run<'a> {
             self.remove_leftovers().await;
         }
         let mut summary = Summary::default();
-        match self.again_if_lost(|| target::assign(&self.sources, &self.destination, self.journal())).await {
-            Ok((places, failures)) => {
-                for failure in failures {
-                    self.record(&mut summary, failure)?;
-                }
-                let roots = parents(&places);
-                self.carry_out(Plan::new(places, self.options.clone()), &mut summary).await?;
-                self.sync_all(&roots, &mut summary).await?;
-                self.remove_leftovers().await;
-            }
-            Err(failure) if matches!(failure.error, CopyError::TargetNotDirectory(_)) => return Err(failure.error),
-            Err(failure) => self.record(&mut summary, failure)?,
+        if scp::is_needed(&self.sources, &self.destination) {
+            scp::copy(self, &mut summary).await?;
+        } else {
+            let all: Vec<_> = (0..self.sources.len()).collect();
+            self.copy_planned(&all, &mut summary).await?;
         }
         if let Some(journal) = &self.journal {
             journal.close(summary.is_complete() || self.options.start_over);
@@ -103,6 +97,32 @@ impl<'a> Run<'a> {
         tracing::debug!(files_done, bytes_done, bytes_kept, "copied");
         let bytes = bytes_done.saturating_sub(bytes_kept);
         Ok(Summary { files: files_done, skipped: files_skipped, bytes, bytes_kept, ..summary })
+    }
+
+    /// Copies some of the sources, whose sides and the destination's answer questions.
+    pub(super) async fn copy_planned(&self, origins: &[usize], summary: &mut Summary) -> Result<(), CopyError> {
+        let sources: Vec<_> = origins.iter().map(|origin| self.sources[*origin].clone()).collect();
+        match self.again_if_lost(|| target::assign(&sources, &self.destination, self.journal())).await {
+            Ok((mut places, failures)) => {
+                for failure in failures {
+                    self.record(summary, failure)?;
+                }
+                for place in &mut places {
+                    place.origin = origins[place.origin];
+                }
+                let roots = parents(&places);
+                self.carry_out(Plan::new(places, self.options.clone()), summary).await?;
+                self.sync_all(&roots, summary).await?;
+                self.remove_leftovers().await;
+                Ok(())
+            }
+            Err(failure) if matches!(failure.error, CopyError::TargetNotDirectory(_)) => Err(failure.error),
+            Err(failure) => self.record(summary, failure),
+        }
+    }
+
+    pub(super) fn options(&self) -> &CopyOptions {
+        &self.options
     }
 
     /// Removes what is unfinished, but for what the journal says can be gone on with.
@@ -230,10 +250,11 @@ impl<'a> Run<'a> {
         entries.map(Outcome::Listed).map_err(|error| self.at_source(place, error))
     }
 
-    async fn make_directory(&self, place: &Place, mode: u32, is_named: bool) -> Result<Outcome, Failure> {
+    pub(super) async fn make_directory(&self, place: &Place, mode: u32, is_named: bool) -> Result<Outcome, Failure> {
         let target = &*self.destination.endpoint;
         let make = async {
-            if is_named && target.stat(&place.target).await?.kind == Some(FileKind::Directory) {
+            let is_directory = |found: Metadata| found.kind == Some(FileKind::Directory);
+            if is_named && target.stat(&place.target).await.is_ok_and(is_directory) {
                 return Ok(false);
             }
             if !self.options.dry_run {
@@ -249,19 +270,18 @@ impl<'a> Run<'a> {
     }
 
     async fn copy_file(&self, place: &Place, metadata: Metadata, is_fresh: bool) -> Result<Outcome, Failure> {
-        let copy = FileCopy {
-            source: self.source(place),
-            target: &*self.destination.endpoint,
-            place,
-            found: &metadata,
-            preserve: self.options.preserve,
-            verify: self.options.verify,
-            is_fresh,
-            unfinished: &self.unfinished,
-            journal: self.journal(),
-            budget: &self.budget,
-            limit: self.limit.as_ref(),
-        };
+        self.copy_file_from(self.source(place), place, metadata, is_fresh).await
+    }
+
+    /// As `copy_file`, from a side that has this one file.
+    pub(super) async fn copy_file_from(
+        &self,
+        source: &dyn Endpoint,
+        place: &Place,
+        metadata: Metadata,
+        is_fresh: bool,
+    ) -> Result<Outcome, Failure> {
+        let copy = self.file_copy(source, place, &metadata, is_fresh);
         if self.is_kept(place, &metadata, is_fresh).await? {
             self.meter.skipped(&place.source, metadata.size.unwrap_or(0));
             return Ok(Outcome::Done);
@@ -325,7 +345,34 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn finish_directory(&self, place: &Place, source: Metadata, was_made: bool) -> Result<Outcome, Failure> {
+    pub(super) fn file_copy<'b>(
+        &'b self,
+        source: &'b dyn Endpoint,
+        place: &'b Place,
+        found: &'b Metadata,
+        is_fresh: bool,
+    ) -> FileCopy<'b> {
+        FileCopy {
+            source,
+            target: &*self.destination.endpoint,
+            place,
+            found,
+            preserve: self.options.preserve,
+            verify: self.options.verify,
+            is_fresh,
+            unfinished: &self.unfinished,
+            journal: self.journal(),
+            budget: &self.budget,
+            limit: self.limit.as_ref(),
+        }
+    }
+
+    pub(super) async fn finish_directory(
+        &self,
+        place: &Place,
+        source: Metadata,
+        was_made: bool,
+    ) -> Result<Outcome, Failure> {
         let target = &*self.destination.endpoint;
         let source_mode = source.mode.unwrap_or(0o777) & 0o777;
         let lent = 0o700 & !source_mode;
@@ -348,7 +395,7 @@ impl<'a> Run<'a> {
     }
 
     /// Puts a failure on the list, unless it is the end of everything.
-    fn record(&self, summary: &mut Summary, failure: Failure) -> Result<(), CopyError> {
+    pub(super) fn record(&self, summary: &mut Summary, failure: Failure) -> Result<(), CopyError> {
         let failure = match failure.into_lost() {
             Ok(lost) => return Err(lost),
             Err(failure) => failure,
@@ -358,15 +405,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn source(&self, place: &Place) -> &dyn Endpoint {
+    pub(super) fn source(&self, place: &Place) -> &dyn Endpoint {
         &*self.sources[place.origin].endpoint
     }
 
-    fn at_source(&self, place: &Place, error: CopyError) -> Failure {
+    pub(super) fn at_source(&self, place: &Place, error: CopyError) -> Failure {
         Failure::new(self.source(place).side(), &place.source, error)
     }
 
-    fn at_target(&self, place: &Place, error: CopyError) -> Failure {
+    pub(super) fn at_target(&self, place: &Place, error: CopyError) -> Failure {
         Failure::new(self.destination.endpoint.side(), &place.target, error)
     }
 }
@@ -378,7 +425,10 @@ fn parents(places: &[Place]) -> BTreeSet<BytePath> {
 
 /// Opens the journal of a copy, if it is to have one.
 async fn open_journal(sources: &[Location], destination: &Location, options: &CopyOptions) -> Option<Arc<Journal>> {
-    let directory = options.journal.clone().filter(|_| !options.dry_run && !destination.endpoint.is_pipe())?;
+    let directory = options.journal.clone()?;
+    if options.dry_run || destination.endpoint.is_pipe() || scp::is_needed(sources, destination) {
+        return None;
+    }
     let paths = sources.iter().chain([destination]).map(|location| (location.endpoint.identity(), &location.path));
     let name = journal::name_for(paths, &options.kind_of_copy());
     tokio::task::spawn_blocking(move || Journal::open(&directory, &name)).await.ok().flatten().map(Arc::new)
@@ -393,7 +443,7 @@ fn share_of(step: &Step) -> u64 {
 }
 
 /// Whether the directory behind a link holds the link.
-async fn leads_back(endpoint: &dyn Endpoint, link: &BytePath) -> Result<bool, CopyError> {
+pub(super) async fn leads_back(endpoint: &dyn Endpoint, link: &BytePath) -> Result<bool, CopyError> {
     let parent = link.parent();
     let (behind, holder) = tokio::try_join!(endpoint.canonical(link), endpoint.canonical(&parent))?;
     Ok(holder.is_within(&behind))

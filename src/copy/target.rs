@@ -6,7 +6,7 @@ use super::sources;
 use super::{BytePath, CopyError, Endpoint, Failure, FileKind, Location};
 
 /// What the destination turned out to be.
-enum Target {
+pub(super) enum Target {
     /// A directory: sources keep their names in it.
     Directory(BytePath),
     /// A name for the only source, whether something has it or not.
@@ -45,6 +45,12 @@ pub(super) async fn assign(
 }
 
 impl Target {
+    pub(super) fn path(&self) -> &BytePath {
+        match self {
+            Self::Directory(path) | Self::Name(path) => path,
+        }
+    }
+
     fn of(&self, source: &BytePath) -> BytePath {
         match (self, source.name()) {
             (Self::Directory(directory), Some(name)) => directory.join(name),
@@ -54,7 +60,7 @@ impl Target {
     }
 }
 
-async fn find(endpoint: &dyn Endpoint, typed: &BytePath, sources: usize) -> Result<Target, CopyError> {
+pub(super) async fn find(endpoint: &dyn Endpoint, typed: &BytePath, sources: usize) -> Result<Target, CopyError> {
     let path = endpoint.resolve(typed).await?;
     match endpoint.stat(&path).await {
         Ok(metadata) if metadata.kind == Some(FileKind::Directory) => return Ok(Target::Directory(path)),

@@ -286,8 +286,7 @@ impl Drop for CutOnDrop {
 /// An authenticated SSH session: any number of commands and subsystems over one stream.
 ///
 /// All that runs on it shares one connection, and russh reads that in one loop: a stream whose owner stops reading holds up
-/// every other one once about a megabyte waits for it. It also ends a connection on which more than two
-/// windows of data arrive while new keys are agreed, as several large downloads side by side can make happen.
+/// every other one once about a megabyte waits for it.
 ///
 /// Dropping it leaves what runs on it alone; the connection ends when the last [`Child`] and [`Subsystem`] is dropped as
 /// well, without a word to the server. [`Session::close`] is the orderly end.

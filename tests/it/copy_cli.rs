@@ -137,13 +137,17 @@ async fn mistakes_are_told_before_anybody_is_asked() {
 
 #[tokio::test]
 async fn a_node_without_sftp_says_what_it_lacks() {
-    for (command, reason) in [
-        ("exit 127", "the server closed the SFTP subsystem before it answered"),
-        ("echo Welcome to this node", "the server broke the SFTP protocol: text (`Welc…`) came instead of a packet"),
+    for (command, way, reason) in [
+        ("exit 127", "copy over the SCP protocol with", "scp does not start (exit code 127)"),
+        (
+            "echo Welcome to this node",
+            "use SFTP on",
+            "the server broke the SFTP protocol: text (`Welc…`) came instead of a packet",
+        ),
     ] {
         let world = World::with(Lab::builder().openssh_option(format!("ForceCommand {command}"))).await;
         let (code, said) = world.run(&[&world.node("x"), &"."]).await;
-        let expected = format!("ssmcp: cannot use SFTP on {}: {reason}", world.lab.node());
+        let expected = format!("ssmcp: cannot {way} {}: {reason}", world.lab.node());
         assert_eq!((code, said.starts_with(&expected)), (Some(255), true), "{said}");
     }
 }

@@ -73,6 +73,41 @@ macro_rules! on_every_endpoint {
 
 on_every_endpoint!(memory local embedded openssh);
 
+/// What can be expected where nothing can be asked.
+mod scp {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_of_any_size_arrives_whole() {
+        sizes(&Place::scp().await).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_is_replaced_and_keeps_its_permissions() {
+        replacing(&Place::scp().await).await;
+    }
+
+    #[tokio::test]
+    async fn permissions_are_the_sources_less_the_umask_or_the_sources() {
+        modes(&Place::scp().await).await;
+    }
+
+    #[tokio::test]
+    async fn times_are_kept_when_asked_for() {
+        times(&Place::scp().await).await;
+    }
+
+    #[tokio::test]
+    async fn a_missing_source_is_told_and_the_others_go_on() {
+        missing_source(&Place::scp().await).await;
+    }
+
+    #[tokio::test]
+    async fn without_its_directory_a_target_is_refused_and_nothing_is_made() {
+        missing_directory(&Place::scp().await).await;
+    }
+}
+
 /// Long enough for several pieces, and for several of them under way.
 const LARGE: usize = 3 << 20;
 

@@ -46,11 +46,11 @@ impl Server {
         Self { dir, process, endpoint: RemoteEndpoint::new(sftp, "node") }
     }
 
-    fn at(&self, path: impl Into<Vec<u8>>) -> Location {
+    pub(crate) fn at(&self, path: impl Into<Vec<u8>>) -> Location {
         Location::remote(&self.endpoint, BytePath::new(path))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 }
@@ -85,7 +85,7 @@ async fn run_whole(source: Location, target: Location, options: CopyOptions) -> 
 }
 
 /// Everything under `root`: directories with `None`, files with their content.
-fn tree(root: &Path) -> BTreeMap<OsString, Option<Vec<u8>>> {
+pub(crate) fn tree(root: &Path) -> BTreeMap<OsString, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(root).expect("a directory") {
         let path = entry.expect("an entry").path();

@@ -13,6 +13,7 @@ mod copy_compression;
 mod copy_endpoints;
 mod copy_resume;
 mod copy_resume_cli;
+mod copy_scp;
 mod copy_sftp;
 mod copy_streams;
 mod copy_stripes;

@@ -129,7 +129,7 @@ async fn keepalive_keeps_a_session_from_counting_as_idle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shell_that_is_too_old_ends_with_the_services_words_and_the_terminal_is_given_back() {
-    let lab = lab(|lab| lab.max_duration(Duration::from_secs(6))).await;
+    let lab = lab(|lab| lab.max_duration(Duration::from_secs(4))).await;
     let mut terminal = Terminal::start(Cli::in_lab(&lab).args([lab.node()]));
     terminal.log_in().await;
     assert_eq!(terminal.wait().await, 255);

@@ -33,3 +33,13 @@ fn the_corpus_of_bodies_is_read_or_refused_in_peace() {
 fn the_corpus_of_sftp_replies_ends_every_request() {
     replay("sftp_reply", inputs::sftp_reply);
 }
+
+#[test]
+fn the_corpus_of_what_scp_sends_is_received_or_refused_in_peace() {
+    replay("scp_sink", inputs::scp_sink);
+}
+
+#[test]
+fn the_corpus_of_what_scp_answers_is_understood_or_refused_in_peace() {
+    replay("scp_source", inputs::scp_source);
+}

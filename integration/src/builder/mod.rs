@@ -130,8 +130,8 @@ impl LabBuilder {
         self
     }
 
-    /// [`openssh`](Self::openssh) with a line of `sshd_config` that goes before the lab's own, such as `Subsystem sftp
-    /// /nonexistent`. May be repeated.
+    /// [`openssh`](Self::openssh) with a line of `sshd_config` that goes before the lab's own. May be repeated. A `Subsystem`
+    /// line replaces the lab's, which is that of SFTP: `Subsystem none /bin/false` leaves a node without.
     pub fn openssh_option(mut self, line: impl Into<String>) -> Self {
         let mut lines = match self.server {
             Server::OpenSsh(lines) => lines,

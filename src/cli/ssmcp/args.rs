@@ -26,6 +26,11 @@ pub(super) struct SsmcpArgs {
     #[arg(short = 'p')]
     pub preserve: bool,
 
+    /// Use the SCP protocol, as is done anyway where a node has no SFTP subsystem: one stream, and a node writes its files
+    /// in place
+    #[arg(short = 'O', overrides_with = "sftp")]
+    pub force_scp: bool,
+
     /// SSM sessions that carry the files at the same time, each with its own SSH connection: 1 to 16, or `auto`, which
     /// opens up to 8 while each step makes the copy faster
     #[arg(short = 'j', long, value_name = "N", default_value = "auto", value_parser = parse_streams)]
@@ -82,8 +87,8 @@ pub(super) struct Accepted {
     /// From node to node through this machine: always so.
     #[arg(short = '3', hide = true)]
     through_here: bool,
-    /// SFTP: the default.
-    #[arg(short = 's', hide = true)]
+    /// SFTP: the default. Takes back -O.
+    #[arg(short = 's', hide = true, overrides_with = "force_scp")]
     sftp: bool,
     /// No check of names against the pattern: they are checked for what could do harm, which is no option.
     #[arg(short = 'T', hide = true)]
@@ -95,7 +100,7 @@ A path on a node is relative to the login directory, which `NODE:` and `NODE:~` 
 Patterns in it (`'NODE:logs/*.gz'`, `? [a-z] {a,b}`) are matched on the node; a file that has the very name comes first.
 A local path with a colon in it is written `./a:b`, one named like an option or a node `./-`, `./i-…`.
 Each file is written under a temporary name and renamed when it is whole; links inside the target are replaced, not
-followed, and a file with several names is replaced under one of them.
+followed, and a file with several names is replaced under one of them. A node writes in place over the SCP protocol (-O).
 A copy that was interrupted goes on where it was when the same command is run again; what that takes
 is kept in $XDG_STATE_HOME/ssmssh/copies, or ~/.local/state/ssmssh/copies.
 From node to node the bytes go through this machine, without a file here.

@@ -1,6 +1,7 @@
 //! The `ssmcp` command.
 
 mod args;
+mod files;
 mod json;
 mod nodes;
 mod pace;

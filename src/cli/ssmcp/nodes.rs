@@ -2,30 +2,23 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
-
+use super::files::{Files, start_sftp};
 use super::settings::SsmcpSettings;
 use crate::cli::connect::{Dialer, Redialer};
-use crate::cli::logging;
 use crate::cli::report::CliError;
 use crate::cli::stdio;
 use crate::cli::target::{Operand, Target};
-use crate::client::{ClientError, Connection};
+use crate::client::Connection;
 use crate::copy::{BytePath, Location, RemoteEndpoint, StreamKind};
 use crate::ssh::sftp::Sftp;
 use crate::ssh::{Lost, SshError};
-use crate::stream::TargetId;
-
-/// Longest wait for the SFTP server of a node that has let us in.
-const SFTP_START: Duration = Duration::from_secs(30);
 
 /// A node that takes part, reached once however often it is named.
 pub(super) struct Node {
     target: Target,
     connection: Arc<Connection>,
-    endpoint: RemoteEndpoint,
+    files: Files,
 }
 
 pub(super) async fn connect_all(settings: &SsmcpSettings, dialer: &Dialer<'_>) -> Result<Vec<Node>, CliError> {
@@ -41,17 +34,16 @@ pub(super) async fn connect_all(settings: &SsmcpSettings, dialer: &Dialer<'_>) -
 
 async fn connect(target: &Target, dialer: &Dialer<'_>, settings: &SsmcpSettings) -> Result<Node, CliError> {
     let connection = Arc::new(dialer.connect(target, false).await?);
-    let started = Instant::now();
-    let sftp = start_sftp(&connection, &target.node).await?;
-    logging::stage("SFTP", started.elapsed());
-    let mut endpoint = RemoteEndpoint::new(sftp, target.node.as_str())
-        .compression(settings.compression)
-        .account(&dialer.account(target));
-    endpoint = hashing(endpoint, &connection);
-    if let Some(redialer) = dialer.again(target, &connection).map(Arc::new) {
-        endpoint = endpoint.more_streams(settings.streams, move |kind| another_stream(Arc::clone(&redialer), kind));
+    let mut files = Files::open(&connection, &target.node, settings).await?;
+    if let Files::Sftp(endpoint) = files {
+        let mut endpoint = endpoint.compression(settings.compression).account(&dialer.account(target));
+        endpoint = hashing(endpoint, &connection);
+        if let Some(redialer) = dialer.again(target, &connection).map(Arc::new) {
+            endpoint = endpoint.more_streams(settings.streams, move |kind| another_stream(Arc::clone(&redialer), kind));
+        }
+        files = Files::Sftp(endpoint);
     }
-    Ok(Node { target: target.clone(), connection, endpoint })
+    Ok(Node { target: target.clone(), connection, files })
 }
 
 /// Lets files be hashed over there, by the connection that is open already.
@@ -66,14 +58,6 @@ fn hashing(endpoint: RemoteEndpoint, connection: &Arc<Connection>) -> RemoteEndp
             }
         }
     })
-}
-
-async fn start_sftp(connection: &Connection, node: &TargetId) -> Result<Sftp, CliError> {
-    let starting = async {
-        let stream = connection.subsystem("sftp").await.map_err(ClientError::from)?;
-        Sftp::new(stream).await.map_err(|source| CliError::Sftp { node: node.clone(), source })
-    };
-    timeout(SFTP_START, starting).await.unwrap_or_else(|_| Err(CliError::SftpTimeout(node.clone())))
 }
 
 /// The connection lives as long as its SFTP session.
@@ -91,7 +75,7 @@ pub(super) fn source(operand: &Operand, nodes: &[Node]) -> Location {
             let node = nodes.iter().find(|node| node.target == *target);
             let node = node.expect("every target was connected before");
             // No shell has been at a path of the node yet; as a target it is taken as it is.
-            Location::remote(&node.endpoint, BytePath::new(path.clone())).matching()
+            node.files.at(BytePath::new(path.clone())).matching()
         }
     }
 }
@@ -106,8 +90,8 @@ pub(super) fn target(operand: &Operand, nodes: &[Node]) -> Location {
 
 /// What was copied is copied, however the sessions end.
 pub(super) async fn close_all(nodes: Vec<Node>) {
-    for Node { connection, endpoint, .. } in nodes {
-        drop(endpoint);
+    for Node { connection, files, .. } in nodes {
+        drop(files);
         if let Some(connection) = Arc::into_inner(connection) {
             let _ = connection.close().await;
         }

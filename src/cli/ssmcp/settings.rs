@@ -23,6 +23,8 @@ pub(super) struct SsmcpSettings {
     pub connection: ConnectionSettings,
     pub recursive: bool,
     pub preserve: bool,
+    /// The SCP protocol, whatever the nodes offer.
+    pub force_scp: bool,
     pub streams: Streams,
     pub compression: Compression,
     /// Bytes a second.
@@ -89,11 +91,12 @@ pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environme
     let rate_limit = args.limit.and_then(|kbit| NonZeroU64::new(u64::from(kbit) * BYTES_A_KBIT));
     let streams = rate_limit.filter(|_| args.streams == Streams::auto()).map_or(args.streams, streams_for);
     let journal = env.state("copies");
-    let SsmcpArgs { recursive, preserve, json, no_resume, verify, selection, .. } = args;
+    let SsmcpArgs { recursive, preserve, force_scp, json, no_resume, verify, selection, .. } = args;
     Ok(SsmcpSettings {
         connection,
         recursive,
         preserve,
+        force_scp,
         streams,
         compression,
         rate_limit,
@@ -160,6 +163,13 @@ mod tests {
         let settings = settings(args, &env).unwrap();
         assert_eq!(settings.journal, Some("/home/me/.local/state/ssmssh/copies".into()));
         assert!(settings.no_resume && settings.verify);
+    }
+
+    #[test]
+    fn of_the_two_protocols_the_last_that_is_asked_for_is_used() {
+        let there = format!("{NODE}:");
+        let force_scp = |flags: &str| parse(&[flags, "a", &there]).unwrap().force_scp;
+        assert_eq!(["-r", "-O", "-sO", "-Os"].map(force_scp), [false, true, true, false]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::ssh::SshError;
+
 /// An SFTP request, or the whole session, failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -58,6 +60,17 @@ impl SftpError {
     /// Whether the session is over, so that no later request can succeed.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::NotStarted | Self::Ended | Self::Connection(_) | Self::Protocol(_))
+    }
+
+    /// Whether it tells that the server has no SFTP subsystem, or one that cannot be started.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::NotStarted => true,
+            Self::Connection(failure) => {
+                matches!(SshError::from_io(&failure.0), Some(SshError::RequestRefused { .. }))
+            }
+            _ => false,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::memory::Memory;
+use crate::copy_scp::scp_in;
 use crate::copy_sftp::Server;
 
 /// A starting directory behind an endpoint.
@@ -79,6 +80,19 @@ impl Place {
             base: BytePath::from(""),
             files: Files::Disk(path),
             _alive: Box::new(server),
+        }
+    }
+
+    /// OpenSSH's `scp`.
+    #[expect(clippy::unused_async, reason = "all places are made alike")]
+    pub(crate) async fn scp() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().to_owned();
+        Self {
+            endpoint: Arc::new(scp_in(&path)),
+            base: BytePath::from(""),
+            files: Files::Disk(path),
+            _alive: Box::new(directory),
         }
     }
 

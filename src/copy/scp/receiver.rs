@@ -1,0 +1,138 @@
+//! A [`Sink`] and the program that fills it.
+
+use bytes::{Bytes, BytesMut};
+
+use super::ScpEndpoint;
+use super::error::ScpError;
+use super::line::Words;
+use super::peer::Peer;
+use super::request::{Flags, Request};
+use super::sink::{Received, Sink};
+use crate::copy::BytePath;
+
+/// One request, being answered. Dropping it ends the program.
+pub(super) struct Receiver {
+    sink: Sink,
+    peer: Peer,
+    /// Something was told that explains an exit code.
+    is_told: bool,
+    file: FileState,
+    /// Bytes of the file that nobody took yet.
+    buffer: BytesMut,
+}
+
+/// How far the file in hand is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileState {
+    Offered,
+    Flowing,
+    Ended,
+}
+
+impl Receiver {
+    pub(super) async fn start(endpoint: &ScpEndpoint, request: Request, flags: Flags) -> Result<Self, ScpError> {
+        let peer = Peer::start(endpoint, request.command(flags)).await?;
+        Ok(Self {
+            sink: Sink::new(request, flags.recursive),
+            peer,
+            is_told: false,
+            file: FileState::Ended,
+            buffer: BytesMut::new(),
+        })
+    }
+
+    /// What comes next; `None` once the program has ended as it should. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Option<Received>, ScpError> {
+        loop {
+            if let Some(received) = self.sink.poll_event()? {
+                self.note(&received);
+                return Ok(Some(received));
+            }
+            self.flush().await;
+            let bytes = self.peer.read().await?;
+            if bytes.is_empty() {
+                return self.end().await.map(|()| None);
+            }
+            self.sink.handle_input(bytes);
+        }
+    }
+
+    /// Takes the directory that was offered.
+    pub(super) fn accept_directory(&mut self) {
+        self.sink.accept();
+    }
+
+    /// The next bytes of the file that was offered, which is accepted with the first call: `length` of them unless it ends
+    /// before; none at its end. Cancel safe.
+    pub(super) async fn read(&mut self, length: usize) -> Result<Bytes, ScpError> {
+        if self.file == FileState::Offered {
+            self.file = FileState::Flowing;
+            self.sink.accept();
+        }
+        while self.file == FileState::Flowing && self.buffer.len() < length {
+            match self.next().await? {
+                Some(Received::Data(bytes)) if self.buffer.is_empty() => self.buffer = bytes.into(),
+                Some(Received::Data(bytes)) => self.buffer.extend_from_slice(&bytes),
+                Some(Received::FileEnd(Some(words))) => return Err(ScpError::Refused(words.reason())),
+                Some(Received::FileEnd(None)) => {}
+                _ => return Err(ScpError::OutOfTurn("something else came where a file's bytes should be")),
+            }
+        }
+        let length = length.min(self.buffer.len());
+        Ok(self.buffer.split_to(length).freeze())
+    }
+
+    /// Leaves the file that was offered behind, wherever it stands: refuses it, or lets the rest of it pass.
+    pub(super) async fn leave_file(&mut self, reason: &Words) -> Result<(), ScpError> {
+        if self.file == FileState::Offered {
+            self.file = FileState::Ended;
+            self.refuse(reason);
+        }
+        while self.file == FileState::Flowing {
+            self.next().await?;
+        }
+        self.buffer.clear();
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, reason: &Words) {
+        self.is_told = true;
+        self.sink.refuse(reason);
+    }
+
+    pub(super) fn take_said(&self) -> Vec<BytePath> {
+        self.peer.take_said()
+    }
+
+    fn note(&mut self, received: &Received) {
+        match received {
+            Received::File(_) => self.file = FileState::Offered,
+            Received::FileEnd(words) => {
+                self.file = FileState::Ended;
+                self.is_told |= words.is_some();
+            }
+            Received::Complaint(_) => self.is_told = true,
+            _ => {}
+        }
+    }
+
+    /// A program that has gone shows when it is read from, and why.
+    async fn flush(&mut self) {
+        while let Some(bytes) = self.sink.poll_transmit() {
+            self.peer.queue(bytes);
+        }
+        let _ = self.peer.flush().await;
+    }
+
+    async fn end(&mut self) -> Result<(), ScpError> {
+        if !self.sink.has_begun() {
+            return Err(ScpError::NotStarted(self.peer.failed_exit().await));
+        }
+        if self.sink.handle_end().is_err() {
+            return Err(ScpError::EndedEarly(self.peer.failed_exit().await));
+        }
+        self.peer.shut_down().await;
+        let exit = self.peer.exit().await;
+        if self.is_told || exit.code.is_none_or(|code| code == 0) { Ok(()) } else { Err(ScpError::EndedEarly(exit)) }
+    }
+}

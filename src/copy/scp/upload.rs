@@ -1,0 +1,361 @@
+//! From any side to a node's `scp`.
+
+use std::collections::HashSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::download::words_of;
+use super::line::{Times, Words};
+use super::relay::Relay;
+use super::request::{Flags, Request};
+use super::sender::{Outgoing, Sender};
+use super::{ScpEndpoint, ScpError, flags, is_excluded, say};
+use crate::copy::endpoint::{Entry, FileKind, Metadata};
+use crate::copy::path::is_unsafe_name;
+use crate::copy::pattern::is_pattern;
+use crate::copy::plan::{MAX_DEPTH, Place};
+use crate::copy::progress::FileMeter;
+use crate::copy::resume::Begun;
+use crate::copy::run::{Run, leads_back};
+use crate::copy::{BytePath, CopyError, Endpoint, Event, Failure, Location, Side, Summary, sources};
+
+/// What scp assumes where a side tells no permissions.
+const DEFAULT_MODE: u32 = 0o666;
+pub(super) const MODE_BITS: u32 = 0o777;
+/// The name offered for what gets the name of the target anyway.
+pub(super) const ANY_NAME: &[u8] = b"directory";
+
+/// All sources on their way to one target.
+pub(super) struct Upload<'a, 'm> {
+    pub(super) run: &'a Run<'m>,
+    endpoint: &'a ScpEndpoint,
+    pub(super) sender: Sender,
+    /// The target is there and a directory.
+    pub(super) is_directory: bool,
+}
+
+/// Where something lies in its tree.
+struct Spot {
+    place: Place,
+    /// From the source's name on.
+    path: BytePath,
+    depth: usize,
+}
+
+impl Spot {
+    fn join(&self, name: &[u8]) -> Self {
+        Self { place: self.place.join(name), path: self.path.join(name), depth: self.depth + 1 }
+    }
+}
+
+impl<'a, 'm> Upload<'a, 'm> {
+    pub(super) async fn run(
+        run: &'a Run<'m>,
+        endpoint: &'a ScpEndpoint,
+        summary: &mut Summary,
+    ) -> Result<(), CopyError> {
+        let mut upload = match Self::start(run, endpoint).await {
+            Ok(upload) => upload,
+            Err(ScpError::Refused(words)) => {
+                tracing::debug!(%words, "refused");
+                return Err(CopyError::TargetNotDirectory(run.destination.path.clone()));
+            }
+            Err(error) => return Err(ended(endpoint, error)),
+        };
+        let outcome = upload.send_all(summary).await;
+        // What was sent before is answered, whatever came then.
+        let outcome = match outcome {
+            Ok(()) => upload.sender.finish().await.map_err(|error| ended(endpoint, error)),
+            failed => failed,
+        };
+        upload.settle(summary)?;
+        say(run, endpoint, &upload.sender.take_said());
+        outcome
+    }
+
+    /// Several sources need a directory; a source without a name of its own fills one that is there, or becomes it.
+    async fn start(run: &'a Run<'m>, endpoint: &'a ScpEndpoint) -> Result<Self, ScpError> {
+        let path = &run.destination.path;
+        let flags = flags(run.options());
+        let is_several = run.sources.len() > 1 || run.sources.iter().any(stands_for_several);
+        let is_nameless = run.sources.iter().any(is_nameless);
+        if is_several || is_nameless {
+            match Sender::start(endpoint, path, Flags { directory: true, ..flags }).await {
+                Err(ScpError::Refused(_)) if !is_several => {}
+                started => return started.map(|sender| Self { run, endpoint, sender, is_directory: true }),
+            }
+        }
+        let sender = Sender::start(endpoint, path, flags).await?;
+        Ok(Self { run, endpoint, sender, is_directory: false })
+    }
+
+    async fn send_all(&mut self, summary: &mut Summary) -> Result<(), CopyError> {
+        for (origin, source) in self.run.sources.iter().enumerate() {
+            match source.endpoint.over_scp() {
+                Some(from) => Relay::run(self, from, origin, summary).await?,
+                None => self.send_source(origin, summary).await?,
+            }
+        }
+        self.run.meter.tell(Event::Found, |totals| totals.is_all_found = true);
+        Ok(())
+    }
+
+    async fn send_source(&mut self, origin: usize, summary: &mut Summary) -> Result<(), CopyError> {
+        let source = &self.run.sources[origin];
+        let (paths, failures) = match sources::find(std::slice::from_ref(source)).await {
+            Ok(found) => found,
+            Err(failure) => return self.run.record(summary, failure),
+        };
+        for failure in failures {
+            self.run.record(summary, failure)?;
+        }
+        for (_, path) in paths {
+            let name = path.name().map(<[u8]>::to_vec);
+            let place = self.root(origin, path, name.as_deref());
+            match source.endpoint.stat(&place.source).await {
+                Ok(metadata) => {
+                    let spot = Spot { place, path: BytePath::new(name.clone().unwrap_or_default()), depth: 0 };
+                    self.send(spot, name.as_deref(), metadata, summary).await?;
+                }
+                Err(error) => self.run.record(summary, self.run.at_source(&place, error))?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn root(&self, origin: usize, source: BytePath, name: Option<&[u8]>) -> Place {
+        let base = &self.run.destination.path;
+        let target = match name {
+            Some(name) if self.is_directory => base.join(name),
+            _ => base.clone(),
+        };
+        Place { origin, source, target }
+    }
+
+    /// Sends what lies at `spot`: under `name`, or, without one, what lies in it.
+    fn send<'b>(
+        &'b mut self,
+        spot: Spot,
+        name: Option<&'b [u8]>,
+        metadata: Metadata,
+        summary: &'b mut Summary,
+    ) -> BoxFuture<'b, Result<(), CopyError>> {
+        async move {
+            let is_directory = metadata.kind == Some(FileKind::Directory);
+            if is_excluded(self.run.options(), &spot.path, is_directory) {
+                return Ok(());
+            }
+            let refusal = match metadata.kind {
+                Some(FileKind::Directory) if !self.run.options().recursive => CopyError::IsDirectory,
+                Some(FileKind::Directory) if spot.depth > MAX_DEPTH => CopyError::TooDeep(MAX_DEPTH),
+                Some(FileKind::Directory) => return self.send_directory(spot, name, metadata, summary).await,
+                Some(FileKind::Special | FileKind::Symlink) => CopyError::NotRegular,
+                Some(FileKind::File) | None => {
+                    let is_last = spot.depth == 0 && spot.place.origin + 1 == self.run.sources.len();
+                    return self.send_file(spot.place, name.unwrap_or(ANY_NAME), metadata, is_last, summary).await;
+                }
+            };
+            self.run.record(summary, self.run.at_source(&spot.place, refusal))
+        }
+        .boxed()
+    }
+
+    async fn send_directory(
+        &mut self,
+        spot: Spot,
+        name: Option<&[u8]>,
+        metadata: Metadata,
+        summary: &mut Summary,
+    ) -> Result<(), CopyError> {
+        let place = &spot.place;
+        let entries = match self.run.source(place).list(&place.source).await {
+            Ok(entries) => entries,
+            Err(error) => return self.run.record(summary, self.run.at_source(place, error)),
+        };
+        let is_there = name.is_some() || !self.is_directory;
+        if is_there {
+            let (mode, times) = (mode_of(&metadata), self.times_of(&metadata));
+            let offered = self.sender.directory(name.unwrap_or(ANY_NAME), mode, times).await;
+            if !self.is_accepted(offered, place, summary)? {
+                return Ok(());
+            }
+        }
+        let mut names = HashSet::new();
+        for Entry { name, metadata } in entries {
+            let inside = spot.join(&name);
+            if is_unsafe_name(&name) {
+                let error = CopyError::UnsafeName(BytePath::new(name));
+                self.run.record(summary, self.run.at_source(place, error))?;
+            } else if !names.insert(name.clone()) {
+                self.run.record(summary, self.run.at_source(&inside.place, CopyError::DuplicateName))?;
+            } else {
+                match look(self.run, &inside.place, metadata).await {
+                    Ok(metadata) => self.send(inside, Some(&name), metadata, summary).await?,
+                    Err(error) => self.run.record(summary, self.run.at_source(&inside.place, error))?,
+                }
+            }
+        }
+        if is_there {
+            self.sender.end_directory();
+        }
+        Ok(())
+    }
+
+    async fn send_file(
+        &mut self,
+        place: Place,
+        name: &[u8],
+        listed: Metadata,
+        is_last: bool,
+        summary: &mut Summary,
+    ) -> Result<(), CopyError> {
+        let opened = self.run.source(&place).open(&place.source, listed.size.unwrap_or(0)).await;
+        let (reader, metadata) = match opened {
+            Ok((_, metadata)) if metadata.kind.is_some_and(|kind| kind != FileKind::File) => {
+                return self.run.record(summary, self.run.at_source(&place, CopyError::NotRegular));
+            }
+            Ok(opened) => opened,
+            Err(error) => return self.run.record(summary, self.run.at_source(&place, error)),
+        };
+        let Some(size) = metadata.size else {
+            return self.run.record(summary, self.run.at_source(&place, ScpError::UnknownSize.into()));
+        };
+        self.tell_found(size, is_last);
+        let offered = self.sender.file(name, mode_of(&metadata), size, self.times_of(&metadata)).await;
+        if !self.is_accepted(offered, &place, summary)? {
+            return Ok(());
+        }
+        self.run.meter.tell(Event::Started { path: &place.source, size: Some(size) }, |_| {});
+        let sent = {
+            let mut meter = FileMeter::new(&self.run.meter, &place.source, Some(size));
+            let copy = self.run.file_copy(self.run.source(&place), &place, &metadata, false);
+            let outgoing = Outgoing::new(&mut self.sender);
+            copy.pump(&*reader, &outgoing, &metadata, &Begun::in_place(), &mut meter).await.map(drop)
+        };
+        self.end_file(place, sent, summary).await
+    }
+
+    pub(super) async fn end_file(
+        &mut self,
+        place: Place,
+        sent: Result<(), Failure>,
+        summary: &mut Summary,
+    ) -> Result<(), CopyError> {
+        match sent {
+            Ok(()) => self.sender.end_file(place),
+            Err(Failure { error: CopyError::Scp(error), side, .. })
+                if side == self.endpoint.side() && !matches!(error, ScpError::UnknownSize) =>
+            {
+                return Err(self.ended(error));
+            }
+            Err(failure) => self.fail_file(failure, summary).await?,
+        }
+        self.settle(summary)
+    }
+
+    /// Gives the file that is under way the length that was announced, and tells the far side that it is not whole.
+    pub(super) async fn fail_file(&mut self, failure: Failure, summary: &mut Summary) -> Result<(), CopyError> {
+        let words = words_of(&failure);
+        self.run.record(summary, failure)?;
+        self.sender.end_failed_file(words).await.map_err(|error| self.ended(error))
+    }
+
+    /// Whether the far side takes what was offered; the reason is recorded if not.
+    pub(super) fn is_accepted(
+        &mut self,
+        offered: Result<Option<Words>, ScpError>,
+        place: &Place,
+        summary: &mut Summary,
+    ) -> Result<bool, CopyError> {
+        self.settle(summary)?;
+        let error = match offered {
+            Ok(None) => return Ok(true),
+            Ok(Some(words)) => ScpError::Refused(words),
+            Err(error @ ScpError::LineFeed) => error,
+            Err(error) => return Err(self.ended(error)),
+        };
+        self.run.record(summary, self.refused(place, error))?;
+        Ok(false)
+    }
+
+    /// Takes over what the far side has answered by now.
+    fn settle(&mut self, summary: &mut Summary) -> Result<(), CopyError> {
+        for (place, words) in self.sender.take_settled() {
+            match words {
+                None => {
+                    self.run.meter.tell(Event::Finished { path: &place.source }, |totals| totals.files_done += 1);
+                }
+                Some(words) => self.run.record(summary, self.refused(&place, ScpError::Refused(words)))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, place: &Place, error: ScpError) -> Failure {
+        match error {
+            ScpError::Refused(words) => {
+                let (path, reason) = words.split().unwrap_or_else(|| (place.target.clone(), words));
+                Failure::new(self.endpoint.side(), &path, ScpError::Refused(reason).into())
+            }
+            other => self.run.at_target(place, other.into()),
+        }
+    }
+
+    pub(super) fn tell_found(&self, size: u64, is_last: bool) {
+        self.run.meter.tell(Event::Found, |totals| {
+            totals.files += 1;
+            totals.bytes += size;
+            totals.is_all_found = is_last;
+        });
+    }
+
+    /// The end of the side that takes is the end of the copy.
+    pub(super) fn ended(&self, source: ScpError) -> CopyError {
+        ended(self.endpoint, source)
+    }
+
+    fn times_of(&self, metadata: &Metadata) -> Option<Times> {
+        let (accessed, modified) = metadata.times.filter(|_| self.run.options().preserve)?;
+        Some(Times { modified: seconds(modified), accessed: seconds(accessed) })
+    }
+}
+
+/// What a name in a directory is, links followed.
+async fn look(run: &Run<'_>, place: &Place, listed: Metadata) -> Result<Metadata, CopyError> {
+    if !matches!(listed.kind, None | Some(FileKind::Symlink)) {
+        return Ok(listed);
+    }
+    let source = run.source(place);
+    let metadata = source.stat(&place.source).await?;
+    let is_link = listed.kind.is_some() && metadata.kind == Some(FileKind::Directory);
+    if is_link && leads_back(source, &place.source).await? { Err(CopyError::LinkLoop) } else { Ok(metadata) }
+}
+
+fn ended(endpoint: &ScpEndpoint, source: ScpError) -> CopyError {
+    CopyError::ScpEnded { side: endpoint.side(), source }
+}
+
+fn stands_for_several(source: &Location) -> bool {
+    match source.endpoint.over_scp() {
+        Some(_) => !Request::of(source).is_ok_and(|request| request.is_single()),
+        None => source.is_pattern && is_pattern(source.path.as_bytes()),
+    }
+}
+
+fn is_nameless(source: &Location) -> bool {
+    match source.path.as_bytes() {
+        [b'~', rest @ ..] if source.endpoint.side() != Side::Local => !rest.contains(&b'/'),
+        _ => source.path.name().is_none(),
+    }
+}
+
+fn mode_of(metadata: &Metadata) -> u32 {
+    let default = if metadata.kind == Some(FileKind::Directory) { MODE_BITS } else { DEFAULT_MODE };
+    metadata.mode.map_or(default, |mode| mode & MODE_BITS)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
