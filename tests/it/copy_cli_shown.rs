@@ -79,7 +79,7 @@ async fn a_signal_stops_it_and_the_summary_says_so() {
 
 /// A copy of 64 MiB on a terminal, slow enough to be looked at.
 fn on_terminal(world: &World, more: &[&str]) -> Terminal {
-    fs::File::create(world.here("big")).and_then(|file| file.set_len(64 * MIB as u64)).expect("a large file");
+    fs::write(world.here("big"), vec![1; 64 * MIB]).expect("a large file");
     let (source, target) = (world.here("big"), world.node("copy"));
     let cli = Cli::program(env!("CARGO_BIN_EXE_ssmcp")).with_lab(&world.lab);
     Terminal::start(cli.args(["-l", "4000"]).args(more).args([source.as_os_str(), &target]))
