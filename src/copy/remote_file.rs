@@ -4,7 +4,7 @@
 //! given piece by piece to whichever stream has room; a stream that is lost has its pieces taken over by the others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -198,6 +198,8 @@ pub(super) struct RemoteTarget {
     is_synced: AtomicBool,
     /// Past the last byte that the server was given.
     end: AtomicU64,
+    /// Writes that wait to be sent: what the server is asked now it would do before them.
+    waiting: AtomicUsize,
 }
 
 /// The attributes that the server gave a new file, and whether the file is closed to others since.
@@ -250,6 +252,7 @@ impl RemoteTarget {
             is_spread: AtomicBool::new(false),
             is_synced: AtomicBool::new(false),
             end: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
         }
     }
 
@@ -261,14 +264,29 @@ impl RemoteTarget {
             self.is_spread.store(true, Ordering::Relaxed);
         }
         loop {
-            let (slot, handle) = self.handles.slot(offset, length).await?;
-            let written = async { slot.sftp().write(opened(&handle)?, offset, data.clone()).await };
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            let sent = self.send_piece(offset, length, data.clone()).await;
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            let (slot, sent) = sent?;
+            let written = async { sent?.await };
             match slot.heed(written.await) {
                 // What was forced to the disk before did not hold this piece.
                 Err(error) if self.handles.can_go_on(&error) => self.is_spread.store(true, Ordering::Relaxed),
                 outcome => return Ok(outcome?),
             }
         }
+    }
+
+    /// Sends a piece over a stream that has room for it.
+    async fn send_piece(
+        &self,
+        offset: u64,
+        length: u32,
+        data: Bytes,
+    ) -> Result<(Slot, Result<Queued<()>, SftpError>), CopyError> {
+        let (slot, handle) = self.handles.slot(offset, length).await?;
+        let sent = async { slot.sftp().queue_write(opened(&handle)?, offset, data).await }.await;
+        Ok((slot, sent))
     }
 
     /// Forces to the disk whatever streams wrote.
@@ -286,8 +304,9 @@ impl RemoteTarget {
 
     async fn flush(&self) -> Result<(), SftpError> {
         let (id, cell) = self.handles.any();
-        // Looked at again: pieces that were added just before this may have been begun only now.
-        if id != self.handles.first.id() || self.is_spread.load(Ordering::Relaxed) {
+        // Pieces that were added just before this may have been begun only now, or still wait to be sent.
+        let is_behind = !self.is_spread.load(Ordering::Relaxed) && self.waiting.load(Ordering::Relaxed) == 0;
+        if id != self.handles.first.id() || !is_behind {
             return Ok(());
         }
         self.handles.first.heed(self.sync(self.handles.first.sftp(), opened(&cell)?).await)

@@ -14,10 +14,14 @@ type Disk = Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>;
 
 /// A server that is gone after so many requests. A handle is the name of its file.
 fn server(disk: &Disk, requests: usize) -> DuplexStream {
+    server_offering(&[], disk, requests)
+}
+
+fn server_offering(extensions: &[&str], disk: &Disk, requests: usize) -> DuplexStream {
     let disk = Arc::clone(disk);
     let attributes =
         |content: &Vec<u8>| Attributes { size: Some(content.len() as u64), ..Attributes::with_permissions(0o100_644) };
-    serve_some(&[], requests, move |mut request| {
+    serve_some(extensions, requests, move |mut request| {
         let mut disk = disk.lock().unwrap();
         let name = request.string().to_vec();
         match request.verb {
@@ -134,6 +138,28 @@ async fn every_stream_carries_a_part_of_a_large_file() {
     disk.lock().unwrap().insert(b"file".to_vec(), content(4_000_000));
     // Each of them is asked for less than the whole file and would be lost over it.
     check_down(4_000_000, &[80; 4]).await;
+}
+
+/// A write that waits to be sent has got room but has not used it yet when the file is to be forced to the disk.
+#[tokio::test]
+async fn nothing_is_forced_to_the_disk_before_it_was_sent() {
+    let disk = Disk::default();
+    let forced = server_offering(&["fsync@openssh.com"], &disk, usize::MAX);
+    let node = RemoteEndpoint::new(Sftp::new(forced).await.unwrap(), "node");
+    let path = BytePath::from("file");
+    let target = node.create(&path, 0o600).await.unwrap();
+    let mut others: Vec<_> = (0..16).map(|_| node.stat(&path)).collect();
+    for other in &mut others {
+        assert!(futures_util::poll!(other).is_pending());
+    }
+    let mut write = target.write(0, content(1000).into());
+    assert!(futures_util::poll!(&mut write).is_pending());
+    futures_util::future::join_all(others).await;
+    let (flushed, written) = tokio::join!(target.flush_behind().unwrap(), write);
+    flushed.unwrap();
+    written.unwrap();
+    target.finish(Change::default(), &BytePath::from("name")).await.unwrap();
+    assert_eq!(disk.lock().unwrap()[&b"name"[..]], content(1000));
 }
 
 /// Openings under way, and the most that ever were.

@@ -316,6 +316,11 @@ impl Sftp {
         Ok(data.boxed())
     }
 
+    /// As `write`, once the request is queued: what is queued after it is carried out after it.
+    pub(crate) async fn queue_write(&self, handle: &Handle, offset: u64, data: Bytes) -> Result<Queued<()>, SftpError> {
+        self.queue_status(Request::write(handle.raw(), offset, data)).await
+    }
+
     pub(crate) async fn queue_fstat(&self, handle: &Handle) -> Result<Queued<Attributes>, SftpError> {
         let answer = self.mux.send(Request::new(Verb::Fstat).string(handle.raw())).await?;
         let this = self.clone();
