@@ -314,7 +314,7 @@ where
 }
 
 /// As [`copy`], until `stop` is ready: then temporary files are removed, those apart that the journal says can be gone
-/// on with, which takes two seconds at most, and [`CopyError::Stopped`] is returned.
+/// on with, which takes half a second at most, and [`CopyError::Stopped`] is returned.
 ///
 /// Cancelling it does what cancelling [`copy`] does.
 pub async fn copy_until<P, S>(

@@ -15,8 +15,9 @@ const MAX_NAME: usize = 255;
 /// What stands between a target's name and the random part of its temporary name, and the length of that.
 const MARK: &[u8] = b".ssmcp-";
 const RANDOM: usize = 8;
-/// How long an orderly stop waits for the removal of what is unfinished.
-const CLEAN_UP: Duration = Duration::from_secs(2);
+/// How long an orderly stop waits for the removal of what is unfinished: people wait for it. What is left by then goes in
+/// the background, or when the same copy is made again.
+const CLEAN_UP: Duration = Duration::from_millis(500);
 
 /// A new name beside `target`: hidden, and unlike any other.
 pub(super) fn temporary_name(target: &BytePath) -> BytePath {

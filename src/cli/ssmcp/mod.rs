@@ -32,7 +32,7 @@ const INCOMPLETE: u8 = 1;
 const OUTPUT_CLOSED: u8 = 141;
 
 /// Longest wait for the SSM sessions to end after a signal: somebody waits.
-const LAST_MOMENT: Duration = Duration::from_millis(700);
+const LAST_MOMENT: Duration = Duration::from_millis(400);
 
 /// One thread for SSH and the files, one for the data channel beside it: encryption of both can go on at once.
 const WORKERS: usize = 2;
