@@ -68,6 +68,7 @@ enum Line<'a> {
         exit_status: u8,
         files: u64,
         bytes: u64,
+        bytes_kept: u64,
         failures: usize,
         can_resume: bool,
         elapsed_ms: u64,
@@ -158,6 +159,7 @@ impl Events {
             exit_status: end.exit_status,
             files: totals.files_done,
             bytes: totals.bytes_done,
+            bytes_kept: totals.bytes_kept,
             failures: end.failures,
             can_resume: end.can_resume,
             elapsed_ms: self.elapsed(),
@@ -232,12 +234,13 @@ mod tests {
             exit_status: 1,
             files: 2,
             bytes: 30,
+            bytes_kept: 20,
             failures: 1,
             can_resume: false,
             elapsed_ms: 12,
             message: None,
         };
-        let expected = r#"{"event":"summary","status":"incomplete","exit_status":1,"files":2,"bytes":30,"failures":1,"can_resume":false,"elapsed_ms":12,"message":null}"#;
+        let expected = r#"{"event":"summary","status":"incomplete","exit_status":1,"files":2,"bytes":30,"bytes_kept":20,"failures":1,"can_resume":false,"elapsed_ms":12,"message":null}"#;
         assert_eq!(text(&summary), expected);
     }
 }
