@@ -48,6 +48,7 @@ use timers::{Timer, Timers};
 use transmit::WallClock;
 use window::Window;
 
+pub(crate) use config::LONGEST;
 pub use config::{Config, Stats};
 pub use event::{Event, Transmit};
 pub use state::{ChannelError, CloseReason};

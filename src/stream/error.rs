@@ -59,7 +59,7 @@ pub enum StreamError {
     #[error("the session ended before everything that the node sent had arrived")]
     Incomplete,
     /// The connection was lost and did not come back in time.
-    #[error("the connection was lost and did not come back within {waited:?}")]
+    #[error("the connection was lost and did not come back within {} s", .waited.as_secs())]
     Lost {
         /// How long it was tried.
         waited: Duration,
@@ -215,6 +215,13 @@ mod tests {
         assert!(matches!(StreamError::from_io(&error), Some(StreamError::Ended(_))));
         assert!(matches!(StreamError::find(&Wrapper(error)), Some(StreamError::Ended(_))));
         assert!(StreamError::find(&Wrapper(io::Error::other("not ours"))).is_none());
+    }
+
+    #[test]
+    fn the_length_of_an_outage_is_told_in_seconds() {
+        let source = Box::new(StreamError::EndedEarly);
+        let lost = StreamError::Lost { waited: Duration::from_micros(600_003_482), source };
+        assert_eq!(lost.to_string(), "the connection was lost and did not come back within 600 s");
     }
 
     #[test]

@@ -56,9 +56,9 @@ pub(crate) use self::service::{is_presigned, report_stage};
 use self::shared::{Goal, Shared};
 use self::socket::Connect;
 pub use self::url::UrlError;
-use crate::datachannel::{Config, Stats};
+use crate::datachannel::{Config, LONGEST, Stats};
 
-/// Options of a stream.
+/// Options of a stream. A time above a year counts as one: `Duration::MAX` is no limit in practice.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StreamOptions {
@@ -98,6 +98,16 @@ impl Default for StreamOptions {
             network: Network::default(),
             stream_host: None,
         }
+    }
+}
+
+impl StreamOptions {
+    fn within_limits(mut self) -> Self {
+        for time in [&mut self.resume_timeout, &mut self.drain_timeout, &mut self.port_timeout, &mut self.node_timeout]
+        {
+            *time = (*time).min(LONGEST);
+        }
+        self
     }
 }
 
@@ -146,6 +156,7 @@ fn open_with(
     request: StartRequest,
     options: StreamOptions,
 ) -> Opening {
+    let options = options.within_limits();
     let shared = Arc::new(Shared::new(options.channel.clone()));
     tokio::spawn(driver::run(driver::Setup { service, connect, request, options, shared: Arc::clone(&shared) }));
     Opening { stream: Some(SsmStream { shared: Arc::clone(&shared) }), shared }

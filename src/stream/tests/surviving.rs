@@ -221,3 +221,22 @@ async fn a_presigned_url_is_replaced_by_the_one_of_the_resumption() {
     node.hang_up();
     assert_eq!(world.dial().await.url, again);
 }
+
+#[tokio::test(start_paused = true)]
+async fn waits_may_be_asked_for_that_never_end() {
+    let mut world = World::new();
+    let for_ever = Duration::MAX;
+    let mut options = StreamOptions::default();
+    (options.resume_timeout, options.drain_timeout) = (for_ever, for_ever);
+    (options.port_timeout, options.node_timeout) = (for_ever, for_ever);
+    options.channel.handshake_timeout = for_ever;
+    let (mut stream, mut node) = world.stream(options).await;
+    works(&mut stream, &mut node).await;
+    let agent = node.hang_up();
+    for _ in 0..500 {
+        world.dial().await.refuse(unresolved());
+    }
+    let mut node = agent.moves_to(world.dial().await.accept().await);
+    node.opened().await;
+    works(&mut stream, &mut node).await;
+}
