@@ -11,10 +11,11 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::OnceCell;
 
-use super::endpoint::{Answer, Change, Metadata, SourceFile, TargetFile};
+use super::endpoint::{Answer, Change, FileKind, Metadata, SourceFile, TargetFile};
 use super::lanes::{Lane, Lanes, Slot};
 use super::refusal::{explain, explain_write};
 use super::remote::{PERMISSION_BITS, attributes_of, metadata_of};
+use super::temporary::temporary_name;
 use super::{BytePath, CopyError};
 use crate::ssh::sftp::{Attributes, Extension, Handle, Limits, OpenFlags, Queued, Sftp, SftpError};
 
@@ -428,10 +429,23 @@ pub(super) async fn rename(sftp: &Sftp, from: &[u8], to: &[u8]) -> Result<(), Sf
         return sftp.posix_rename(from, to).await;
     }
     let Err(refused) = sftp.rename(from, to).await else { return Ok(()) };
-    // Version 3 renames over nothing: the target goes first. Between the two the name is missing, which is the best
-    // that such a server allows; what was written is whole under its temporary name.
-    sftp.remove(to).await.map_err(|_| refused)?;
-    sftp.rename(from, to).await
+    // Version 3 renames over nothing: what has the name steps aside, and gets it back if the other cannot have it either.
+    // Between the two the name is missing, which is the best that such a server allows.
+    if sftp.lstat(to).await.map_or(true, |found| metadata_of(&found).kind == Some(FileKind::Directory)) {
+        return Err(refused);
+    }
+    let aside = temporary_name(&BytePath::new(to));
+    sftp.rename(to, aside.as_bytes()).await.map_err(|_| refused)?;
+    if let Err(error) = sftp.rename(from, to).await {
+        if sftp.rename(aside.as_bytes(), to).await.is_err() {
+            tracing::warn!(path = %BytePath::new(to), %aside, "what had this name could not be given it back");
+        }
+        return Err(error);
+    }
+    if let Err(error) = sftp.remove(aside.as_bytes()).await {
+        tracing::warn!(%aside, %error, "what was replaced could not be removed");
+    }
+    Ok(())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -124,7 +124,7 @@ async fn requests_of_an_upload(extensions: &[&str], rename_fails_once: bool) -> 
     std::fs::write(folder.path().join("file"), b"abc").unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    let mut refuse = rename_fails_once;
+    let (mut refuse, mut is_there) = (rename_fails_once, false);
     let stream = serve(extensions, move |mut request| {
         let text = String::from_utf8_lossy(&request.string()).into_owned();
         let text = text.split(".ssmcp-").next().unwrap_or_default().to_owned();
@@ -132,8 +132,12 @@ async fn requests_of_an_upload(extensions: &[&str], rename_fails_once: bool) -> 
         match request.verb {
             3 => request.handle(b"h"),
             8 => request.attributes(&file(3)),
+            7 if is_there => request.attributes(&file(3)),
             7 | 17 => request.status(2),
-            18 if std::mem::take(&mut refuse) => request.status(4),
+            18 if std::mem::take(&mut refuse) => {
+                is_there = true;
+                request.status(4)
+            }
             _ => request.status(0),
         }
     });
@@ -150,7 +154,7 @@ async fn an_upload_is_renamed_into_place_after_everything_else() {
     let plain = ["17 up", "7 up", "7 up", "3 .up", "8 h", "10 h", "6 h", "10 h", "8 h", "4 h", "18 .up"];
     assert_eq!(requests_of_an_upload(&[], false).await, plain);
     let replaced = requests_of_an_upload(&[], true).await;
-    assert_eq!(replaced[10..], ["18 .up", "13 up", "18 .up"]);
+    assert_eq!(replaced[10..], ["18 .up", "7 up", "18 up", "18 .up", "13 .up"]);
     let posix = requests_of_an_upload(&[POSIX_RENAME], false).await;
     assert_eq!(posix.last().map(String::as_str), Some("200 posix-rename@openssh.com"));
 }

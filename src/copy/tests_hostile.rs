@@ -1,7 +1,9 @@
 //! Servers that lie, break the protocol or are out of room: they gain nothing, and nothing half-written gets a name.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::BufMut as _;
@@ -360,7 +362,6 @@ async fn a_disk_that_is_full_or_read_only_is_named_when_the_server_says_no_more_
     for (refused, blocks, files, flags, reason) in cases {
         let node = taking(&[STATVFS], move |request| match request.verb {
             200 => Some(space(request, blocks, files, flags)),
-            // The second rename is the one behind the removal of what had the name.
             verb if verb == refused => Some(request.status(4)),
             _ => None,
         })
@@ -368,6 +369,44 @@ async fn a_disk_that_is_full_or_read_only_is_named_when_the_server_says_no_more_
         let told = ["one", "two"].map(|name| format!("node:dir/{name}: {reason}"));
         assert_eq!(messages(&up(&node).await), told, "{refused}");
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_replaced_keeps_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x"), b"new").unwrap();
+    let there = Arc::new(Mutex::new(BTreeMap::from([("x".to_owned(), "old")])));
+    let files = Arc::clone(&there);
+    // Its rename replaces nothing, and the new file cannot have the name.
+    let stream = serve(&[], move |mut request| {
+        let (verb, name, mut files) = (request.verb, request.string(), files.lock().unwrap());
+        let name = String::from_utf8(name.to_vec()).unwrap();
+        match verb {
+            3 => {
+                files.insert(name, "new");
+                request.handle(b"h")
+            }
+            8 => request.attributes(&file(3)),
+            7 | 17 if files.contains_key(&name) => request.attributes(&file(3)),
+            7 | 17 => request.status(2),
+            13 => request.status(if files.remove(&name).is_some() { 0 } else { 2 }),
+            18 => {
+                let to = String::from_utf8(request.string().to_vec()).unwrap();
+                if files.contains_key(&to) || (files.get(&name) == Some(&"new")) {
+                    return request.status(4);
+                }
+                let content = files.remove(&name);
+                files.extend(content.map(|content| (to, content)));
+                request.status(0)
+            }
+            _ => request.status(0),
+        }
+    });
+    let target = Location::remote(&node(stream).await, "x");
+    let source = Location::local(folder.path().join("x"));
+    let summary = copy(vec![source], target, CopyOptions::default(), |_| {}).await.unwrap();
+    assert_eq!(messages(&summary), ["node:x: the server answered: told so"]);
+    assert_eq!(*there.lock().unwrap(), BTreeMap::from([("x".to_owned(), "old")]));
 }
 
 #[tokio::test]
