@@ -55,6 +55,8 @@ async fn a_connection_that_is_cut_during_the_agents_handshake_is_resumed() {
     let lab = Lab::builder().pace(Pace::Ideal).cut_handshakes(Cut::Reset, 3).start().await.expect("a lab");
     let ran = Cli::in_lab(&lab).args(["-q", lab.node(), "echo in"]).run().await;
     assert_eq!((ran.code, ran.out(), ran.stderr.as_str()), (Some(0), "in\n", ""));
+    let resumed = lab.events().iter().filter(|event| matches!(event, Event::SessionResumed { .. })).count();
+    assert_eq!(resumed, 3, "once for each cut");
     all_sessions_over(&lab).await;
 }
 

@@ -76,7 +76,8 @@ pub struct Faults {
     /// Cuts each client socket, the resumed ones too, this long after it was opened, and a socket that outlives the cut
     /// again. Default never.
     pub cut_every: Option<Duration>,
-    /// Cuts the client's socket as the agent's handshake request comes, this many times in each session. Default 0.
+    /// Cuts the client's socket in place of passing the agent's handshake request on, this many times in each session.
+    /// Default 0.
     pub cut_handshakes: u32,
     /// Frames that a client may send in a second. Who sends more for two seconds on end is cut, and publication is paused
     /// for the agent, as is told of the service. Default without limit.

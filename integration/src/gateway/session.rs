@@ -160,12 +160,19 @@ impl Session {
         for extra in self.extras(&frame) {
             self.to_client.relay(extra).await;
         }
-        let starts_handshake = tamper::has_payload_type(&frame, PayloadType::HandshakeRequest)
-            && tamper::kind(&frame) == MessageKind::OutputStreamData.as_str().as_bytes();
-        self.to_client.relay(frame).await;
-        if starts_handshake && self.state().handshake_cuts < self.faults.borrow().cut_handshakes && self.cut_next() {
-            self.state().handshake_cuts += 1;
+        if !self.cuts_handshake(&frame) {
+            self.to_client.relay(frame).await;
         }
+    }
+
+    /// Cuts in place of relaying the agent's request: a client that had it would not wait for it on the next socket.
+    fn cuts_handshake(&self, frame: &Bytes) -> bool {
+        let starts_handshake = tamper::has_payload_type(frame, PayloadType::HandshakeRequest)
+            && tamper::kind(frame) == MessageKind::OutputStreamData.as_str().as_bytes();
+        let is_due = starts_handshake && self.state().handshake_cuts < self.faults.borrow().cut_handshakes;
+        let cuts = is_due && self.cut_next();
+        self.state().handshake_cuts += u32::from(cuts);
+        cuts
     }
 
     /// What the lab sends the client before `frame`.
