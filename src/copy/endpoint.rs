@@ -148,6 +148,10 @@ pub trait SourceFile: Send + Sync {
         let _ = size;
         std::future::ready(Ok(Vec::new())).boxed()
     }
+    /// What the open file is like by now; `None` where it was read at once, or nobody can tell. Default: `None`.
+    fn metadata(&self) -> Answer<'_, Option<Metadata>> {
+        std::future::ready(Ok(None)).boxed()
+    }
 }
 
 /// A file open for writing. Dropping it closes it; what was written may be lost.

@@ -115,6 +115,9 @@ pub enum CopyError {
         /// Size when it was opened, in bytes.
         expected: u64,
     },
+    /// The file has another time of modification than when it was opened.
+    #[error("was changed while it was read")]
+    Changed,
     /// Another stream found another file behind the name.
     #[error("was replaced while it was read")]
     Replaced,

@@ -110,6 +110,7 @@ impl FileCopy<'_> {
         let writer = created.map_err(|error| self.at_target(error))?;
 
         let written = self.pump(reader, &*writer, metadata, begun, meter).await?;
+        self.check_unchanged(reader, metadata).await?;
         // What went through a pipe cannot be read again.
         let is_pipe = self.source.is_pipe() || self.target.is_pipe();
         if begun.is_resumed() || (self.verify && !is_pipe) {
@@ -119,6 +120,20 @@ impl FileCopy<'_> {
         let finished = writer.finish(change, &self.place.target).await.map_err(|error| self.at_target(error))?;
         self.note_finished(begun, metadata, &finished);
         Ok(written)
+    }
+
+    /// What was read while somebody wrote to it is neither the file before nor the file after.
+    async fn check_unchanged(&self, reader: &dyn SourceFile, opened: &Metadata) -> Result<(), Failure> {
+        // Files that the system makes up as they are read are as new as their reading.
+        if opened.size.is_none_or(|size| size == 0) {
+            return Ok(());
+        }
+        let now = reader.metadata().await.map_err(|error| self.at_source(error))?;
+        let modified = |metadata: Metadata| metadata.times.map(|(_, modified)| modified);
+        match now {
+            Some(now) if modified(now) != modified(*opened) => Err(self.at_source(CopyError::Changed)),
+            _ => Ok(()),
+        }
     }
 
     /// What is written already, and what reads as zeros when nobody writes it.

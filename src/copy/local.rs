@@ -171,6 +171,11 @@ impl SourceFile for LocalFile {
         let file = Arc::clone(&self.0);
         spawn(move || holes(&file, size))
     }
+
+    fn metadata(&self) -> Answer<'_, Option<Metadata>> {
+        let file = Arc::clone(&self.0);
+        spawn(move || Ok(Some(metadata_of(&file.metadata()?))))
+    }
 }
 
 /// A file under its temporary name.

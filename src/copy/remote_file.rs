@@ -123,6 +123,8 @@ pub(super) struct RemoteSource {
     limits: Limits,
     /// What was asked for together with the attributes.
     ahead: Mutex<Vec<(u64, u32, Queued<Bytes>)>>,
+    /// Whether that was all of it.
+    is_whole_ahead: bool,
 }
 
 impl RemoteSource {
@@ -145,7 +147,8 @@ impl RemoteSource {
         };
         let (handle, limits, ahead, metadata) = lane.heed(opening.await)?;
         let handles = Handles::new(lanes, lane, handle, path, Some(metadata));
-        Ok((Self { handles, limits, ahead: Mutex::new(ahead) }, metadata))
+        let is_whole_ahead = !ahead.is_empty();
+        Ok((Self { handles, limits, ahead: Mutex::new(ahead), is_whole_ahead }, metadata))
     }
 
     fn take_ahead(&self, offset: u64, length: u32) -> Option<Queued<Bytes>> {
@@ -184,6 +187,19 @@ impl SourceFile for RemoteSource {
 
     fn read(&self, offset: u64, length: u32) -> Answer<'_, Bytes> {
         self.read_piece(offset, length).boxed()
+    }
+
+    fn metadata(&self) -> Answer<'_, Option<Metadata>> {
+        async move {
+            if self.is_whole_ahead {
+                return Ok(None);
+            }
+            let (id, cell) = self.handles.any();
+            let lane = self.handles.lanes.lane(id);
+            let told = async { lane.sftp().fstat(opened(&cell)?).await };
+            Ok(Some(metadata_of(&lane.heed(told.await)?)))
+        }
+        .boxed()
     }
 }
 

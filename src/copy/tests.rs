@@ -105,6 +105,24 @@ async fn a_file_that_shrinks_or_grows_is_told_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_written_to_while_it_is_read_is_told_and_leaves_nothing() {
+    let (folder, mut asked) = (folder(), 0);
+    let stream = serve(&[], move |mut request| match request.verb {
+        3 => request.handle(b"h"),
+        8 | 17 => {
+            asked += 1;
+            request.attributes(&Attributes { times: Some((asked / 3, asked / 3)), ..file(100_000) })
+        }
+        5 => read_reply(&mut request, &b"x".repeat(100_000)),
+        _ => request.status(0),
+    });
+    let remote = Location::remote(&node(stream).await, "file");
+    let summary = copy(vec![remote], local(folder.path()), CopyOptions::default(), |_| {}).await.unwrap();
+    let told: Vec<_> = summary.failures.iter().map(ToString::to_string).collect();
+    assert_eq!((told, names_in(folder.path())), (vec!["node:file: was changed while it was read".to_owned()], vec![]));
+}
+
+#[tokio::test]
 async fn a_file_of_the_system_without_a_size_is_read_to_its_end() {
     let folder = folder();
     let stream = serve(&[], |mut request| match request.verb {
