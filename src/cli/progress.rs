@@ -159,8 +159,10 @@ impl Rate {
 impl Shown {
     fn draw(&mut self, now: Instant) {
         self.drawn = Some(now);
-        let begun = Rate { at: now, bytes: self.totals.bytes_done, per_second: 0.0 };
-        let rate = *self.rate.insert(self.rate.map_or(begun, |rate| rate.after(now, self.totals.bytes_done)));
+        // What an earlier run wrote says nothing about this one's speed.
+        let written = self.totals.bytes_done.saturating_sub(self.totals.bytes_kept);
+        let begun = Rate { at: now, bytes: written, per_second: 0.0 };
+        let rate = *self.rate.insert(self.rate.map_or(begun, |rate| rate.after(now, written)));
         let width = match terminal::size(rustix::stdio::stderr()).ws_col {
             0 => COLUMNS,
             columns => columns,
@@ -238,7 +240,11 @@ fn result_line(summary: &Summary, elapsed: Duration) -> String {
     // Whole bytes a second, computed in milliseconds.
     let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
     let rate = Bytes(summary.bytes.saturating_mul(1000) / milliseconds);
-    format!("{files}, {} in {:.1} s, {rate}/s\n", Bytes(summary.bytes), elapsed.as_secs_f64())
+    let resumed = match summary.bytes_kept {
+        0 => String::new(),
+        kept => format!("; {} were there from an interrupted copy", Bytes(kept)),
+    };
+    format!("{files}, {} in {:.1} s, {rate}/s{resumed}\n", Bytes(summary.bytes), elapsed.as_secs_f64())
 }
 
 /// As much of `text` as has room.
@@ -299,6 +305,9 @@ mod tests {
         assert_eq!(result_line(&summary, Duration::from_millis(1500)), "1 file, 3.00 MiB in 1.5 s, 2.00 MiB/s\n");
         summary.files = 12;
         assert_eq!(result_line(&summary, Duration::ZERO), "12 files, 3.00 MiB in 0.0 s, 2.93 GiB/s\n");
+        summary.bytes_kept = 2 * MIB;
+        let told = result_line(&summary, Duration::from_secs(3));
+        assert_eq!(told, "12 files, 3.00 MiB in 3.0 s, 1.00 MiB/s; 2.00 MiB were there from an interrupted copy\n");
     }
 
     #[test]

@@ -215,7 +215,10 @@ impl CopyOptions {
 impl CopyOptions {
     /// What makes it another copy when it changes.
     fn kind_of_copy(&self) -> String {
-        format!("{:?}", Self { journal: None, start_over: false, verify: false, rate_limit: None, ..self.clone() })
+        format!(
+            "{:?}",
+            Self { journal: None, start_over: false, verify: false, rate_limit: None, dry_run: false, ..self.clone() }
+        )
     }
 }
 

@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
         if self.sources.is_empty() {
             return Err(CopyError::NoSources);
         }
-        if self.options.start_over {
+        if self.options.start_over && !self.options.dry_run {
             self.remove_leftovers().await;
         }
         let mut summary = Summary::default();
@@ -91,7 +91,7 @@ impl<'a> Run<'a> {
             self.copy_planned(&all, &mut summary).await?;
         }
         if let Some(journal) = &self.journal {
-            journal.close(summary.is_complete() || self.options.start_over);
+            journal.close((summary.is_complete() || self.options.start_over) && !self.options.dry_run);
         }
         let Totals { files_done, files_skipped, bytes_done, bytes_kept, .. } = self.meter.totals();
         tracing::debug!(files_done, bytes_done, bytes_kept, "copied");
@@ -102,7 +102,7 @@ impl<'a> Run<'a> {
     /// Copies some of the sources, whose sides and the destination's answer questions.
     pub(super) async fn copy_planned(&self, origins: &[usize], summary: &mut Summary) -> Result<(), CopyError> {
         let sources: Vec<_> = origins.iter().map(|origin| self.sources[*origin].clone()).collect();
-        match self.again_if_lost(|| target::assign(&sources, &self.destination, self.journal())).await {
+        match self.again_if_lost(|| target::assign(&sources, &self.destination, self.journal.as_deref())).await {
             Ok((mut places, failures)) => {
                 for failure in failures {
                     self.record(summary, failure)?;
@@ -113,7 +113,9 @@ impl<'a> Run<'a> {
                 let roots = parents(&places);
                 self.carry_out(Plan::new(places, self.options.clone()), summary).await?;
                 self.sync_all(&roots, summary).await?;
-                self.remove_leftovers().await;
+                if !self.options.dry_run {
+                    self.remove_leftovers().await;
+                }
                 Ok(())
             }
             Err(failure) if matches!(failure.error, CopyError::TargetNotDirectory(_)) => Err(failure.error),
@@ -426,7 +428,7 @@ fn parents(places: &[Place]) -> BTreeSet<BytePath> {
 /// Opens the journal of a copy, if it is to have one.
 async fn open_journal(sources: &[Location], destination: &Location, options: &CopyOptions) -> Option<Arc<Journal>> {
     let directory = options.journal.clone()?;
-    if options.dry_run || destination.endpoint.is_pipe() || scp::is_needed(sources, destination) {
+    if destination.endpoint.is_pipe() || scp::is_needed(sources, destination) {
         return None;
     }
     let paths = sources.iter().chain([destination]).map(|location| (location.endpoint.identity(), &location.path));

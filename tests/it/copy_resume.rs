@@ -290,6 +290,25 @@ async fn a_tree_goes_on_with_the_files_that_are_not_done() {
 }
 
 #[tokio::test]
+async fn whatever_runs_after_an_interruption_takes_the_copy_for_the_copy() {
+    let world = World::new(true);
+    let from = world.from().join("tree");
+    fs::create_dir(&from).unwrap();
+    for name in ["a", "b"] {
+        fs::write(from.join(name), noise(9 << 20, 1)).unwrap();
+        make_old(&from.join(name));
+    }
+    world.interrupt("tree", "new", |progress| progress.totals.bytes_done >= 4 << 20).await;
+    let before = names(&world.to().join("new"));
+    let summary = world.copy("tree", "new", world.options().dry_run(true)).await;
+    assert!(summary.is_complete(), "{:?}", summary.failures);
+    assert_eq!(names(&world.to().join("new")), before, "a dry run changes nothing");
+    let summary = world.copy("tree", "new", world.options().start_over(true)).await;
+    assert_eq!((summary.files, summary.bytes_kept), (2, 0));
+    assert_eq!(names(&world.to().join("new")), ["a", "b"]);
+}
+
+#[tokio::test]
 async fn what_failed_is_tried_again_and_nothing_else() {
     let world = World::new(true);
     let from = world.from().join("tree");

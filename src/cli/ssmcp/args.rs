@@ -109,8 +109,8 @@ Standard output gets the bytes of one file in order, and those of a copy that fa
 -3, -s and -T of scp are accepted and change nothing.
 
 Exit status:
-  0 if everything was copied; 1 if something was not; 255 if nothing could be copied at all;
-  128+n if signal n ended it; 141 if the reader of standard output went away
+  0 if everything was copied; 1 if something was not; 255 if the copy could not begin or be carried on,
+  as without a connection; 128+n if signal n ended it; 141 if the reader of standard output went away
 
 Environment:
   SSMSSH_USER, SSMSSH_IDENTITY, SSMSSH_KNOWN_HOSTS, XDG_STATE_HOME and those of the AWS tools, as for ssmssh";
