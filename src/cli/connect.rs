@@ -13,7 +13,7 @@ use super::settings::ConnectionSettings;
 use super::target::Target;
 use super::{identity, notices};
 use crate::client::{Client, ClientError, Connection};
-use crate::ssh::{HostKey, HostKeyCheck, PrivateKey, SessionBuilder, SshError};
+use crate::ssh::{HostKey, HostKeyCheck, Identity, SessionBuilder, SshError};
 use crate::stream::TargetId;
 
 /// How long a key is used where only an amount of data was named.
@@ -28,7 +28,7 @@ pub(crate) const LAST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Dialer<'a> {
     settings: &'a ConnectionSettings,
-    keys: OnceCell<Vec<PrivateKey>>,
+    keys: OnceCell<Vec<Identity>>,
     client: OnceCell<Client>,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Dialer<'a> {
         Ok(builder.build().await?)
     }
 
-    fn session(&self, target: &Target, keys: &[PrivateKey], interactive: bool) -> SessionBuilder {
+    fn session(&self, target: &Target, keys: &[Identity], interactive: bool) -> SessionBuilder {
         let session = session(self.settings, target, keys).interactive(interactive);
         if self.settings.is_quiet() { session } else { session.on_banner(report::banner) }
     }
@@ -134,7 +134,7 @@ impl<'a> Dialer<'a> {
 pub(crate) struct Redialer {
     settings: ConnectionSettings,
     client: Client,
-    keys: Vec<PrivateKey>,
+    keys: Vec<Identity>,
     target: Target,
     host_key: HostKey,
     has_warned: AtomicBool,
@@ -168,7 +168,7 @@ impl Redialer {
     }
 }
 
-fn session(settings: &ConnectionSettings, target: &Target, keys: &[PrivateKey]) -> SessionBuilder {
+fn session(settings: &ConnectionSettings, target: &Target, keys: &[Identity]) -> SessionBuilder {
     let mut session = SessionBuilder::new(settings.user_at(target)).host_keys(host_keys(settings, target));
     session = session.compression(settings.compression == Some(true));
     if let Some(interval) = settings.server_alive_interval {

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::agent::{self, Source, in_order};
 use super::askpass::{self, AskError};
 use super::report;
 use super::settings::{Askpass, ConnectionSettings, IdentityFiles};
-use crate::ssh::{KeyError, KeyFile, PrivateKey};
+use crate::ssh::{AgentKey, Identity, KeyError, KeyFile, PrivateKey};
 
 /// How often a passphrase is asked for, as in OpenSSH.
 const TRIES: usize = 3;
@@ -31,24 +32,74 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Reads and opens the keys, asking for passphrases where that is needed. Nothing else has been begun yet, so a key that
+/// Finds the keys, those of the agent too, and opens the files, asking for passphrases where that is needed. Nothing else has been begun yet, so a key that
 /// is refused costs no session.
 ///
 /// Cancelling it gives the terminal back.
-pub(crate) async fn load(settings: &ConnectionSettings) -> Result<Vec<PrivateKey>, IdentityError> {
+pub(crate) async fn load(settings: &ConnectionSettings) -> Result<Vec<Identity>, IdentityError> {
+    let held = agent::keys(&settings.agent).await;
+    let only_named = settings.agent.identities_only;
     let unlock = Unlock { batch_mode: settings.batch_mode, askpass: settings.askpass.as_ref() };
     match &settings.identities {
         IdentityFiles::Named(paths) => {
             // All are judged before the first question.
-            let files = paths.iter().map(KeyFile::open).collect::<Result<Vec<_>, _>>()?;
-            let mut keys = Vec::with_capacity(files.len());
-            for file in &files {
-                keys.push(unlock.key(file).await?);
-            }
-            Ok(keys)
+            let files = paths.iter().map(|path| Named::open(path)).collect::<Result<Vec<_>, _>>()?;
+            unlock.named(in_order(held, files, true, only_named, |key, file| file.is_half_of(key))).await
         }
-        IdentityFiles::Usual(paths) => unlock.usual(paths, !settings.is_quiet()).await,
+        IdentityFiles::Usual(paths) => {
+            let files = paths.iter().filter_map(|path| open_if_usable(path, !settings.is_quiet())).collect();
+            let sources =
+                in_order(held, files, false, only_named, |key, file| public_half(file) == Some(key.public_key()));
+            unlock.usual(sources, paths, !settings.is_quiet()).await
+        }
     }
+}
+
+/// A file that was asked for.
+struct Named {
+    /// Of a public key alone this is the error of reading it as a private one.
+    file: Result<KeyFile, KeyError>,
+    public_key: Option<String>,
+}
+
+impl Named {
+    /// With an agent the public half is enough: the private one may be in a token, or on another machine.
+    fn open(path: &Path) -> Result<Self, KeyError> {
+        let public_alone = path.extension().is_some_and(|extension| extension == "pub");
+        let file = KeyFile::open(path);
+        let public_key = match &file {
+            Ok(file) => public_half(file),
+            Err(_) if public_alone => public_line(path),
+            Err(KeyError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => public_beside(path),
+            Err(_) => None,
+        };
+        if public_key.is_none() {
+            return Ok(Self { file: Ok(file?), public_key });
+        }
+        Ok(Self { file, public_key })
+    }
+
+    fn is_half_of(&self, key: &AgentKey) -> bool {
+        self.public_key.as_ref() == Some(&key.public_key())
+    }
+}
+
+/// The public half of a file, from beside it where the file does not tell.
+fn public_half(file: &KeyFile) -> Option<String> {
+    file.public_key().or_else(|| public_beside(file.path()))
+}
+
+fn public_beside(path: &Path) -> Option<String> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    public_line(Path::new(&name))
+}
+
+/// The type and the key of a public key file, without its comment.
+fn public_line(path: &Path) -> Option<String> {
+    let content = std::fs::read_to_string(path).ok()?;
+    let mut words = content.split_whitespace();
+    Some(format!("{} {}", words.next()?, words.next()?))
 }
 
 struct Unlock<'a> {
@@ -57,17 +108,42 @@ struct Unlock<'a> {
 }
 
 impl Unlock<'_> {
-    /// The keys in the usual places that need no question; only where there is none, the first that needs one.
-    async fn usual(&self, paths: &[PathBuf], warn: bool) -> Result<Vec<PrivateKey>, IdentityError> {
-        if paths.is_empty() {
-            return Err(IdentityError::NoHome);
+    async fn named(&self, sources: Vec<Source<AgentKey, Named>>) -> Result<Vec<Identity>, IdentityError> {
+        let judge = |source: Source<AgentKey, Named>| match source {
+            Source::Held(key) => Ok(Source::Held(key)),
+            Source::File(named) => Ok(Source::File(named.file?)),
+        };
+        let sources = sources.into_iter().map(judge).collect::<Result<Vec<_>, KeyError>>()?;
+        let mut keys = Vec::with_capacity(sources.len());
+        for source in sources {
+            keys.push(match source {
+                Source::Held(key) => key.into(),
+                Source::File(file) => self.key(&file).await?.into(),
+            });
         }
-        let files: Vec<_> = paths.iter().filter_map(|path| open_if_usable(path, warn)).collect();
-        let (locked, open): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.is_encrypted());
-        let keys: Vec<_> = open.into_iter().filter_map(|file| usable(file.decode(None), warn)).collect();
-        match locked.first() {
+        Ok(keys)
+    }
+
+    /// The agent's keys and those in the usual places that need no question; only where there is none, the first that
+    /// needs one.
+    async fn usual(
+        &self,
+        sources: Vec<Source<AgentKey, KeyFile>>,
+        paths: &[PathBuf],
+        warn: bool,
+    ) -> Result<Vec<Identity>, IdentityError> {
+        let (mut keys, mut locked) = (Vec::new(), None);
+        for source in sources {
+            match source {
+                Source::Held(key) => keys.push(key.into()),
+                Source::File(file) if file.is_encrypted() => locked = locked.or(Some(file)),
+                Source::File(file) => keys.extend(usable(file.decode(None), warn).map(Identity::from)),
+            }
+        }
+        match locked {
             _ if !keys.is_empty() => Ok(keys),
-            Some(file) => Ok(vec![self.key(file).await?]),
+            Some(file) => Ok(vec![self.key(&file).await?.into()]),
+            None if paths.is_empty() => Err(IdentityError::NoHome),
             None => Err(IdentityError::NoneUsable { tried: paths.to_vec() }),
         }
     }

@@ -1,6 +1,7 @@
 //! Shared by both commands.
 
 mod absent;
+mod agent;
 mod args;
 mod askpass;
 mod connect;

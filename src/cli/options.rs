@@ -16,6 +16,8 @@ pub(crate) struct SshOptions {
     pub(crate) batch_mode: Option<bool>,
     pub(crate) compression: Option<bool>,
     pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) identities_only: Option<bool>,
+    pub(crate) identity_agent: Option<PathBuf>,
     pub(crate) identity_files: Vec<PathBuf>,
     pub(crate) log_level: Option<LogLevel>,
     pub(crate) port: Option<u16>,
@@ -82,6 +84,8 @@ const KEYS: &[(&str, Setter)] = &[
     ("BatchMode", |o, v| first(&mut o.batch_mode, yes_or_no(v)?)),
     ("Compression", |o, v| first(&mut o.compression, yes_or_no(v)?)),
     ("ConnectTimeout", |o, v| first(&mut o.connect_timeout, duration(v)?)),
+    ("IdentitiesOnly", |o, v| first(&mut o.identities_only, yes_or_no(v)?)),
+    ("IdentityAgent", |o, v| first(&mut o.identity_agent, PathBuf::from(v))),
     ("IdentityFile", |o, v| push(&mut o.identity_files, PathBuf::from(v))),
     ("LogLevel", |o, v| first(&mut o.log_level, log_level(v)?)),
     ("Port", |o, v| first(&mut o.port, port(v)?)),
@@ -299,7 +303,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_answered_with_the_known_ones() {
-        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: AddressFamily, BatchMode, Compression, ConnectTimeout, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
+        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: AddressFamily, BatchMode, Compression, ConnectTimeout, IdentitiesOnly, IdentityAgent, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
     }
 
     #[test]

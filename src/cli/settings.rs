@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::Uri;
 
+use super::agent::AgentSettings;
 use super::args::{ConnectionArgs, SsmsshArgs};
 use super::environment::{Environment, NotUtf8};
 use super::options::{LogLevel, OptionError, RekeyLimit, RequestTty, SshOptions};
@@ -55,6 +56,7 @@ pub(crate) struct ConnectionSettings {
     pub(crate) port: u16,
     /// Who logs in where the target names no user.
     pub(crate) default_user: String,
+    pub(crate) agent: AgentSettings,
     pub(crate) identities: IdentityFiles,
     pub(crate) known_hosts: PathBuf,
     pub(crate) strict_host_key_checking: StrictHostKeyChecking,
@@ -152,6 +154,7 @@ impl ConnectionSettings {
             ca_bundle: env.path("AWS_CA_BUNDLE"),
             port: port.or(options.port).unwrap_or(DEFAULT_PORT),
             default_user: user.or(env.text("SSMSSH_USER")?).unwrap_or_else(|| DEFAULT_USER.to_owned()),
+            agent: AgentSettings::resolve(options, env),
             identities: identities(args, options, env),
             known_hosts: known_hosts(args, options, env)?,
             strict_host_key_checking: options.strict_host_key_checking.unwrap_or(StrictHostKeyChecking::AcceptNew),

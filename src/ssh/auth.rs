@@ -6,21 +6,22 @@ use russh::{
     keys::{HashAlg, PrivateKeyWithHashAlg},
 };
 
-use super::{AuthenticationError, Lost, PrivateKey, Shared, SshError, handler::Events};
+use super::{AgentError, AuthenticationError, Identity, Lost, Shared, SshError, agent::SignError, handler::Events};
 
 /// Tries the identities in their order until one is let in.
 pub(super) async fn authenticate(
     handle: &mut Handle<Events>,
     shared: &Shared,
     user: &str,
-    identities: &[PrivateKey],
+    identities: &[Identity],
 ) -> Result<(), SshError> {
-    let mut login = Login { handle, shared, user, tried: Vec::new(), rsa: RsaHashes::Unknown };
+    let mut login = Login { handle, shared, user, tried: Vec::new(), rsa: RsaHashes::Unknown, is_agent_silent: false };
     let mut methods = None;
     for key in identities {
         match login.try_key(key).await? {
-            None => return Ok(()),
-            Some(offered) => {
+            Answer::LetIn => return Ok(()),
+            Answer::Unsigned => {}
+            Answer::Refused(offered) => {
                 let keys_allowed = offered.iter().any(|method| method == "publickey");
                 methods = Some(offered);
                 if !keys_allowed {
@@ -51,13 +52,24 @@ struct Login<'a> {
     user: &'a str,
     tried: Vec<String>,
     rsa: RsaHashes,
+    /// An agent that has not signed in time is not asked again.
+    is_agent_silent: bool,
 }
 
-/// The methods that the server still offers; nothing when it let us in.
-type Offered = Option<Vec<String>>;
+/// What came of a key.
+enum Answer {
+    LetIn,
+    /// With the methods that the server still offers.
+    Refused(Vec<String>),
+    /// The server would take it, but the agent does not sign.
+    Unsigned,
+}
 
 impl Login<'_> {
-    async fn try_key(&mut self, key: &PrivateKey) -> Result<Offered, SshError> {
+    async fn try_key(&mut self, key: &Identity) -> Result<Answer, SshError> {
+        if self.is_agent_silent && matches!(key, Identity::Agent(_)) {
+            return Ok(Answer::Unsigned);
+        }
         self.tried.push(key.describe());
         if !key.is_rsa() {
             return self.sign_in(key, None).await;
@@ -70,13 +82,13 @@ impl Login<'_> {
         }
         // The list of what the server takes comes with the answer to the key exchange, but russh waits a second for a
         // server that sends none. Nearly all take SHA-512, so the list is consulted only after a refusal.
-        let offered = self.sign_in(key, Some(HashAlg::Sha512)).await?;
-        if offered.is_none() {
-            return Ok(None);
+        let answer = self.sign_in(key, Some(HashAlg::Sha512)).await?;
+        if !matches!(answer, Answer::Refused(_)) {
+            return Ok(answer);
         }
         self.ask_for_rsa_hashes().await;
         match self.rsa {
-            RsaHashes::Only(HashAlg::Sha512) => Ok(offered),
+            RsaHashes::Only(HashAlg::Sha512) => Ok(answer),
             _ => self.sign_in(key, Some(HashAlg::Sha256)).await,
         }
     }
@@ -90,32 +102,59 @@ impl Login<'_> {
         }
     }
 
-    async fn sign_in(&mut self, key: &PrivateKey, hash: Option<HashAlg>) -> Result<Offered, SshError> {
-        tracing::info!(target: "ssmssh::detail", "offering the key {}", key.describe());
-        let signer = PrivateKeyWithHashAlg::new(key.inner(), hash);
-        let result = self.handle.authenticate_publickey(self.user, signer).await;
-        self.answer(result, &key.describe()).await
+    async fn sign_in(&mut self, identity: &Identity, hash: Option<HashAlg>) -> Result<Answer, SshError> {
+        tracing::info!(target: "ssmssh::detail", "offering the key {}", identity.describe());
+        let result = match identity {
+            Identity::Key(key) => {
+                let signer = PrivateKeyWithHashAlg::new(key.inner(), hash);
+                self.handle.authenticate_publickey(self.user, signer).await
+            }
+            Identity::Agent(key) => {
+                let (public, mut signer) = (key.public().clone(), key);
+                match self.handle.authenticate_publickey_with(self.user, public, hash, &mut signer).await {
+                    Err(SignError::Agent(error)) => return Ok(self.unsigned(&error)),
+                    Err(SignError::Disconnected) => Err(russh::Error::SendError),
+                    Ok(result) => Ok(result),
+                }
+            }
+        };
+        self.answer(result, &identity.describe()).await
+    }
+
+    fn unsigned(&mut self, error: &AgentError) -> Answer {
+        tracing::info!(target: "ssmssh::detail", "{error}; the next key is tried");
+        self.is_agent_silent = matches!(error, AgentError::Silent { .. });
+        if let Some(tried) = self.tried.last_mut() {
+            *tried += &format!(", with which {error}");
+        }
+        Answer::Unsigned
     }
 
     /// Some servers let a user in without any proof; the others say what they want.
     async fn without_key(&mut self) -> Result<(), SshError> {
         let result = self.handle.authenticate_none(self.user).await;
         match self.answer(result, "no key").await? {
-            None => Ok(()),
-            Some(methods) => Err(AuthenticationError::NoIdentity { user: self.user.to_owned(), methods }.into()),
+            Answer::Refused(methods) if self.tried.is_empty() => {
+                Err(AuthenticationError::NoIdentity { user: self.user.to_owned(), methods }.into())
+            }
+            Answer::Refused(methods) => {
+                let (user, tried) = (self.user.to_owned(), self.tried.clone());
+                Err(AuthenticationError::Refused { user, tried, methods }.into())
+            }
+            Answer::LetIn | Answer::Unsigned => Ok(()),
         }
     }
 
-    async fn answer(&self, result: Result<AuthResult, russh::Error>, key: &str) -> Result<Offered, SshError> {
+    async fn answer(&self, result: Result<AuthResult, russh::Error>, key: &str) -> Result<Answer, SshError> {
         match result {
-            Ok(AuthResult::Success) => Ok(None),
+            Ok(AuthResult::Success) => Ok(Answer::LetIn),
             Ok(AuthResult::Failure { remaining_methods, partial_success: true }) => {
                 let (user, key) = (self.user.to_owned(), key.to_owned());
                 Err(AuthenticationError::MoreRequired { user, key, methods: names(&remaining_methods) }.into())
             }
             // russh reports the end of the connection as a refusal with nothing left to try.
             Ok(AuthResult::Failure { remaining_methods, .. }) if !remaining_methods.is_empty() => {
-                Ok(Some(names(&remaining_methods)))
+                Ok(Answer::Refused(names(&remaining_methods)))
             }
             Ok(AuthResult::Failure { .. }) | Err(_) => Err(self.disconnected().await),
         }

@@ -32,6 +32,7 @@ use tokio::{
     sync::watch,
 };
 
+mod agent;
 mod algorithms;
 mod auth;
 mod backlog;
@@ -40,6 +41,7 @@ mod command;
 mod error;
 mod handler;
 mod host_key;
+mod identity;
 mod key;
 mod known_hosts;
 mod pipe;
@@ -52,9 +54,11 @@ pub mod sftp;
 use handler::{Events, HandlerError};
 use transport::{Transport, TransportState};
 
+pub use agent::{AgentError, AgentKey, SshAgent};
 pub use command::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Subsystem};
 pub use error::{AuthenticationError, Lost, SshError};
 pub use host_key::{HostKey, HostKeyCheck, HostKeyError, StrictHostKeyChecking};
+pub use identity::Identity;
 pub use key::{KeyError, KeyFile, PrivateKey};
 pub use pty::{Pty, PtyMode};
 pub use transport::TransportError;
@@ -80,7 +84,7 @@ const CHANNEL_QUEUE: usize = 32;
 /// What a [`Session`] needs to know before it connects.
 pub struct SessionBuilder {
     user: String,
-    identities: Vec<PrivateKey>,
+    identities: Vec<Identity>,
     host_keys: Option<HostKeyCheck>,
     on_banner: Option<Banner>,
     interactive: bool,
@@ -124,10 +128,12 @@ impl SessionBuilder {
         }
     }
 
-    /// Adds a private key to log in with. Keys are tried in the order given; servers allow about six.
+    /// Adds a key to log in with: a [`PrivateKey`], or an [`AgentKey`] of an [`SshAgent`]. Keys are tried in the order
+    /// given; servers allow about six. An agent is asked for a signature only with a key that the server would take, and
+    /// one that does not sign within 60 s leaves the turn to the keys that are no agent's.
     #[must_use]
-    pub fn identity(mut self, key: PrivateKey) -> Self {
-        self.identities.push(key);
+    pub fn identity(mut self, key: impl Into<Identity>) -> Self {
+        self.identities.push(key.into());
         self
     }
 

@@ -23,6 +23,7 @@ mod copy_trees;
 mod dependencies;
 mod examples;
 mod pitfalls;
+mod ssh_agent;
 mod ssh_commands;
 mod ssh_compression;
 mod ssh_login;

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64;
 use pkcs8::EncryptedPrivateKeyInfoRef;
-use russh::keys::{self, Algorithm, PrivateKey, ssh_key};
+use russh::keys::{self, Algorithm, PrivateKey, PublicKey, ssh_key};
 use zeroize::Zeroizing;
 
 use super::{
@@ -32,6 +32,15 @@ pub(super) fn decode(container: &Container, passphrase: Option<&str>) -> Result<
         Container::Ppk(text) => ppk(text, container.is_encrypted().then_some(passphrase))?,
     };
     supported(key)
+}
+
+/// What can be told without a passphrase.
+pub(super) fn public_half(container: &Container) -> Option<PublicKey> {
+    let key = match container {
+        Container::OpenSsh(body) => PrivateKey::from_bytes(body).ok(),
+        _ => decode(container, None).ok(),
+    };
+    Some(key?.public_key().clone())
 }
 
 fn supported(key: PrivateKey) -> Result<PrivateKey, Fault> {

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use russh::keys::{Algorithm, HashAlg};
+use russh::keys::{Algorithm, HashAlg, PublicKey};
 use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
@@ -64,6 +64,12 @@ impl KeyFile {
     /// Whether [`decode`](Self::decode) needs a passphrase.
     pub fn is_encrypted(&self) -> bool {
         self.container.is_encrypted()
+    }
+
+    /// The public half as a line of `authorized_keys`, where no passphrase is needed to know it: of a key that is not
+    /// encrypted, and of any in OpenSSH's own format.
+    pub fn public_key(&self) -> Option<String> {
+        decode::public_half(&self.container).as_ref().map(public_line)
     }
 
     /// The key itself. A passphrase for a key that is not encrypted is ignored. Deriving a key from a passphrase is made to be
@@ -157,8 +163,7 @@ impl PrivateKey {
 
     /// The public half as a line of `authorized_keys`, without a comment.
     pub fn public_key(&self) -> String {
-        let bare = russh::keys::PublicKey::new(self.key.public_key().key_data().clone(), "");
-        bare.to_openssh().unwrap_or_default()
+        public_line(self.key.public_key())
     }
 
     pub(super) fn inner(&self) -> Arc<russh::keys::PrivateKey> {
@@ -173,6 +178,11 @@ impl PrivateKey {
     pub(super) fn describe(&self) -> String {
         format!("{} ({} {})", self.label, self.key_type(), self.fingerprint())
     }
+}
+
+/// A line of `authorized_keys` without a comment.
+pub(super) fn public_line(key: &PublicKey) -> String {
+    PublicKey::new(key.key_data().clone(), "").to_openssh().unwrap_or_default()
 }
 
 impl fmt::Debug for PrivateKey {
