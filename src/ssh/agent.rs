@@ -160,7 +160,10 @@ impl From<SendError> for SignError {
     }
 }
 
-impl Signer for &AgentKey {
+/// Asks the key's agent.
+pub(super) struct AgentSigner<'a>(pub(super) &'a AgentKey);
+
+impl Signer for AgentSigner<'_> {
     type Error = SignError;
 
     /// For RSA `hash` is never missing, and russh refuses an answer with another one: so nothing is signed with SHA-1.
@@ -170,7 +173,7 @@ impl Signer for &AgentKey {
         hash: Option<HashAlg>,
         data: Vec<u8>,
     ) -> Result<Vec<u8>, SignError> {
-        let agent = &self.agent;
+        let agent = &self.0.agent;
         let sign = async { AgentClient::connect(agent.connect().await?).sign_request(key, hash, data).await };
         agent.within(SIGN_LIMIT, sign).await.map_err(SignError::Agent)
     }

@@ -6,7 +6,11 @@ use russh::{
     keys::{HashAlg, PrivateKeyWithHashAlg},
 };
 
-use super::{AgentError, AuthenticationError, Identity, Lost, Shared, SshError, agent::SignError, handler::Events};
+use super::{
+    AgentError, AuthenticationError, Identity, Lost, Shared, SshError,
+    agent::{AgentSigner, SignError},
+    handler::Events,
+};
 
 /// Tries the identities in their order until one is let in.
 pub(super) async fn authenticate(
@@ -110,7 +114,7 @@ impl Login<'_> {
                 self.handle.authenticate_publickey(self.user, signer).await
             }
             Identity::Agent(key) => {
-                let (public, mut signer) = (key.public().clone(), key);
+                let (public, mut signer) = (key.public().clone(), AgentSigner(key));
                 match self.handle.authenticate_publickey_with(self.user, public, hash, &mut signer).await {
                     Err(SignError::Agent(error)) => return Ok(self.unsigned(&error)),
                     Err(SignError::Disconnected) => Err(russh::Error::SendError),
@@ -125,7 +129,8 @@ impl Login<'_> {
         tracing::info!(target: "ssmssh::detail", "{error}; the next key is tried");
         self.is_agent_silent = matches!(error, AgentError::Silent { .. });
         if let Some(tried) = self.tried.last_mut() {
-            *tried += &format!(", with which {error}");
+            tried.push_str(": ");
+            tried.push_str(&error.to_string());
         }
         Answer::Unsigned
     }
