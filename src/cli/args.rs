@@ -64,7 +64,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(..=MAX_SECONDS))]
     pub(crate) keepalive: Option<u32>,
 
-    /// Largest payload of one message, in bytes, 1024 to 65536 [default: 16384]
+    /// Largest payload of one message, in bytes, 1024 to 65536 [default: 16384; `ssmcp`: 32768]
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u32).range(1024..=65536))]
     pub(crate) max_payload: Option<u32>,
 
