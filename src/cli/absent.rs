@@ -65,7 +65,7 @@ mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
     use super::*;
-    use crate::cli::args::SsmsshArgs;
+    use crate::cli::ssmssh::args::SsmsshArgs;
 
     #[test]
     fn options_of_ssh_that_are_missing_are_answered_with_what_to_do_instead() {

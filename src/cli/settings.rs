@@ -1,6 +1,5 @@
-//! What was typed plus the environment, resolved into what the commands work with.
+//! What was typed about connections plus the environment, resolved into what both commands work with.
 
-use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,9 +7,9 @@ use std::time::Duration;
 use http::Uri;
 
 use super::agent::AgentSettings;
-use super::args::{ConnectionArgs, SsmsshArgs};
+use super::args::ConnectionArgs;
 use super::environment::{Environment, NotUtf8};
-use super::options::{LogLevel, OptionError, RekeyLimit, RequestTty, SshOptions};
+use super::options::{LogLevel, OptionError, RekeyLimit, SshOptions};
 use super::target::Target;
 use crate::ssh::StrictHostKeyChecking;
 use crate::stream::{AddressFamily, Network, ProxyConfig, ProxyError, StreamOptions};
@@ -104,21 +103,6 @@ pub(crate) struct Askpass {
     pub(crate) prefer: bool,
 }
 
-/// What one run of `ssmssh` does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SsmsshSettings {
-    pub(crate) connection: ConnectionSettings,
-    pub(crate) target: Target,
-    /// The command line for the node's shell; none for a shell.
-    pub(crate) command: Option<Vec<u8>>,
-    pub(crate) request_tty: RequestTty,
-    pub(crate) null_stdin: bool,
-    /// The terminal's type, for the pseudo-terminal.
-    pub(crate) term: String,
-    /// Variables to set on the node, where its SSH server accepts them.
-    pub(crate) remote_env: Vec<(String, String)>,
-}
-
 impl From<NotUtf8> for SettingsError {
     fn from(NotUtf8(name): NotUtf8) -> Self {
         Self::NotUtf8(name)
@@ -136,7 +120,8 @@ impl ConnectionSettings {
         Self::with_options(args, &SshOptions::parse(&args.options)?, user, port, env)
     }
 
-    fn with_options(
+    /// The same with the `-o` options parsed already.
+    pub(crate) fn with_options(
         args: &ConnectionArgs,
         options: &SshOptions,
         user: Option<&str>,
@@ -209,28 +194,6 @@ impl ConnectionSettings {
     /// Whether warnings and notices are wanted.
     pub(crate) fn is_quiet(&self) -> bool {
         self.log_level == LogLevel::Quiet
-    }
-}
-
-impl SsmsshSettings {
-    pub(crate) fn resolve(args: &SsmsshArgs, env: &Environment) -> Result<Self, SettingsError> {
-        let options = SshOptions::parse(&args.connection.options)?;
-        let remote_env = options.send_env.iter().flat_map(|pattern| env.matching(pattern));
-        Ok(Self {
-            connection: ConnectionSettings::with_options(
-                &args.connection,
-                &options,
-                args.user.as_deref(),
-                args.port,
-                env,
-            )?,
-            target: args.target.clone(),
-            command: command_line(&args.command),
-            request_tty: request_tty(args, &options),
-            null_stdin: args.null_stdin,
-            term: env.text("TERM")?.unwrap_or_else(|| "dumb".to_owned()),
-            remote_env: remote_env.chain(options.set_env.iter().cloned()).collect(),
-        })
     }
 }
 
@@ -323,40 +286,18 @@ fn alive_count(args: &ConnectionArgs) -> usize {
     if args.keepalive.is_some() { 0 } else { 3 }
 }
 
-fn request_tty(args: &SsmsshArgs, options: &SshOptions) -> RequestTty {
-    match (args.no_tty, args.tty) {
-        (true, _) => RequestTty::No,
-        (false, 0) => options.request_tty.unwrap_or(RequestTty::Auto),
-        (false, 1) => RequestTty::Yes,
-        (false, 2..) => RequestTty::Force,
-    }
-}
-
-/// The words joined by single spaces, as ssh does: the node's shell splits them again.
-fn command_line(words: &[OsString]) -> Option<Vec<u8>> {
-    (!words.is_empty()).then(|| words.join(OsStr::new(" ")).into_encoded_bytes())
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
+    use crate::cli::args::tests::parse;
 
-    const NODE: &str = "i-0123456789abcdef0";
-
-    fn try_resolve(words: &[&str], variables: &[(&str, &str)]) -> Result<SsmsshSettings, SettingsError> {
-        let args = SsmsshArgs::try_parse_from([&["ssmssh"], words].concat()).unwrap();
-        SsmsshSettings::resolve(&args, &Environment::of(variables.iter().copied()))
+    fn try_resolve(words: &[&str], variables: &[(&str, &str)]) -> Result<ConnectionSettings, SettingsError> {
+        let env = Environment::of(variables.iter().copied());
+        ConnectionSettings::resolve(&parse(words).unwrap(), None, None, &env)
     }
 
-    fn resolve(words: &[&str], variables: &[(&str, &str)]) -> SsmsshSettings {
+    fn resolve(words: &[&str], variables: &[(&str, &str)]) -> ConnectionSettings {
         try_resolve(words, &[&[("HOME", "/home/me")], variables].concat()).unwrap()
-    }
-
-    fn user(words: &[&str], variables: &[(&str, &str)]) -> String {
-        let settings = resolve(words, variables);
-        settings.connection.user_at(&settings.target).to_owned()
     }
 
     fn named(paths: &[&str]) -> IdentityFiles {
@@ -364,93 +305,65 @@ mod tests {
     }
 
     #[test]
-    fn the_user_comes_from_the_target_then_l_then_o_then_the_environment_then_ec2_user() {
-        let target = format!("a@{NODE}");
-        let env = [("SSMSSH_USER", "d")];
-        assert_eq!(user(&["-l", "b", "-o", "User=c", &target], &env), "a");
-        assert_eq!(user(&["-l", "b", "-o", "User=c", NODE], &env), "b");
-        assert_eq!(user(&["-o", "User=c", NODE], &env), "c");
-        assert_eq!(user(&[NODE], &env), "d");
-        assert_eq!(user(&[NODE], &[]), "ec2-user");
-        assert_eq!(user(&[NODE], &[("SSMSSH_USER", "")]), "ec2-user");
-    }
-
-    #[test]
     fn identities_named_on_the_command_line_add_up_and_silence_the_environment() {
         let env = [("SSMSSH_IDENTITY", "~/e")];
-        let settings = resolve(&["-o", "IdentityFile=~/b", "-i", "a", NODE], &env);
-        assert_eq!(settings.connection.identities, named(&["a", "/home/me/b"]));
-        assert_eq!(resolve(&[NODE], &env).connection.identities, named(&["/home/me/e"]));
+        let settings = resolve(&["-o", "IdentityFile=~/b", "-i", "a"], &env);
+        assert_eq!(settings.identities, named(&["a", "/home/me/b"]));
+        assert_eq!(resolve(&[], &env).identities, named(&["/home/me/e"]));
     }
 
     #[test]
     fn without_a_named_identity_the_usual_ones_are_tried() {
-        let IdentityFiles::Usual(paths) = resolve(&[NODE], &[]).connection.identities else { panic!("named") };
+        let IdentityFiles::Usual(paths) = resolve(&[], &[]).identities else { panic!("named") };
         assert_eq!(paths, ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| Path::new("/home/me/.ssh").join(name)));
     }
 
     #[test]
     fn known_hosts_are_kept_in_the_first_place_that_is_named() {
-        let path = |words: &[&str], env: &[(&str, &str)]| resolve(words, env).connection.known_hosts;
+        let path = |words: &[&str], env: &[(&str, &str)]| resolve(words, env).known_hosts;
         let env = [("SSMSSH_KNOWN_HOSTS", "/e"), ("XDG_STATE_HOME", "/state")];
-        assert_eq!(path(&["--known-hosts", "a", "-o", "UserKnownHostsFile=/b", NODE], &env), Path::new("a"));
-        assert_eq!(path(&["-o", "UserKnownHostsFile=~/b", NODE], &env), Path::new("/home/me/b"));
-        assert_eq!(path(&[NODE], &env), Path::new("/e"));
-        assert_eq!(path(&[NODE], &env[1..]), Path::new("/state/ssmssh/known_hosts"));
-        assert_eq!(path(&[NODE], &[("XDG_STATE_HOME", "rel")]), Path::new("/home/me/.local/state/ssmssh/known_hosts"));
+        assert_eq!(path(&["--known-hosts", "a", "-o", "UserKnownHostsFile=/b"], &env), Path::new("a"));
+        assert_eq!(path(&["-o", "UserKnownHostsFile=~/b"], &env), Path::new("/home/me/b"));
+        assert_eq!(path(&[], &env), Path::new("/e"));
+        assert_eq!(path(&[], &env[1..]), Path::new("/state/ssmssh/known_hosts"));
+        assert_eq!(path(&[], &[("XDG_STATE_HOME", "rel")]), Path::new("/home/me/.local/state/ssmssh/known_hosts"));
     }
 
     #[test]
     fn the_proxy_and_the_root_certificates_come_from_the_environment() {
-        let proxy = |env: &[(&str, &str)]| resolve(&[NODE], env).connection.proxy;
+        let proxy = |env: &[(&str, &str)]| resolve(&[], env).proxy;
         let expected = ProxyConfig::new("http://a:1", "b").unwrap();
         assert_eq!(proxy(&[("HTTPS_PROXY", "http://a:1"), ("no_proxy", "b")]), expected);
         assert_eq!(proxy(&[("https_proxy", "http://a:1"), ("NO_PROXY", "b")]), expected);
         assert_eq!(proxy(&[("NO_PROXY", "b"), ("HTTP_PROXY", "http://a:1")]), ProxyConfig::default());
-        let wrong = try_resolve(&[NODE], &[("HOME", "/home/me"), ("HTTPS_PROXY", "socks5://jo:secret@a")]).unwrap_err();
+        let wrong = try_resolve(&[], &[("HOME", "/home/me"), ("HTTPS_PROXY", "socks5://jo:secret@a")]).unwrap_err();
         assert!(!wrong.to_string().contains("secret"), "{wrong}");
-        let bundle = resolve(&[NODE], &[("AWS_CA_BUNDLE", "~/roots.pem")]).connection.ca_bundle;
+        let bundle = resolve(&[], &[("AWS_CA_BUNDLE", "~/roots.pem")]).ca_bundle;
         assert_eq!(bundle.as_deref(), Some(Path::new("/home/me/roots.pem")));
     }
 
     #[test]
     fn without_a_home_a_known_hosts_file_has_to_be_named() {
-        assert_eq!(try_resolve(&[NODE], &[]), Err(SettingsError::NoHome));
-        assert!(try_resolve(&["--known-hosts", "x", NODE], &[]).is_ok());
-    }
-
-    #[test]
-    fn command_words_are_joined_by_single_spaces() {
-        assert_eq!(resolve(&[NODE, "echo", "a  b", ""], &[]).command.as_deref(), Some(&b"echo a  b "[..]));
-        assert_eq!(resolve(&[NODE], &[]).command, None);
-    }
-
-    #[test]
-    fn flags_stand_above_the_option_of_the_same_meaning() {
-        let settings = resolve(&["-T", "-p", "1", "-q", "-o", "RequestTTY=force", "-o", "Port=2", NODE], &[]);
-        assert_eq!((settings.request_tty, settings.connection.port), (RequestTty::No, 1));
-        assert!(settings.connection.is_quiet());
-        let settings = resolve(&["-o", "RequestTTY=force", "-o", "Port=2", "-o", "LogLevel=DEBUG1", NODE], &[]);
-        assert_eq!((settings.request_tty, settings.connection.port), (RequestTty::Force, 2));
-        assert_eq!(settings.connection.log_level, LogLevel::Debug);
+        assert_eq!(try_resolve(&[], &[]), Err(SettingsError::NoHome));
+        assert!(try_resolve(&["--known-hosts", "x"], &[]).is_ok());
     }
 
     #[test]
     fn options_of_the_stream_reach_it_in_their_units() {
         let words = "--resume-timeout 90 --max-payload 1024 --max-frames-per-second 0 --stream-host vpce.example.com";
-        let options = resolve(&[&words.split(' ').collect::<Vec<_>>()[..], &[NODE]].concat(), &[]);
-        let options = options.connection.stream_options();
+        let options = resolve(&words.split(' ').collect::<Vec<_>>(), &[]);
+        let options = options.stream_options();
         assert_eq!((options.resume_timeout.as_secs(), options.channel.max_payload), (90, 1024));
         assert_eq!(options.channel.max_frames_per_second, None);
         assert_eq!(options.stream_host.as_deref(), Some("vpce.example.com"));
-        let (usual, default) = (resolve(&[NODE], &[]).connection.stream_options(), StreamOptions::default());
+        let (usual, default) = (resolve(&[], &[]).stream_options(), StreamOptions::default());
         assert_eq!(usual.resume_timeout, default.resume_timeout);
         assert_eq!(usual.channel.max_frames_per_second, default.channel.max_frames_per_second);
     }
 
     #[test]
     fn a_region_and_an_endpoint_that_cannot_be_are_refused_by_the_name_of_their_option() {
-        let error = |words: &[&str]| try_resolve(&[words, &[NODE]].concat(), &[("HOME", "/home/me")]).err();
+        let error = |words: &[&str]| try_resolve(words, &[("HOME", "/home/me")]).err();
         for region in ["us-east-1", "us-gov-west-1", "eusc-de-east-1"] {
             assert_eq!(error(&["--region", region]), None, "{region}");
         }
@@ -465,28 +378,20 @@ mod tests {
 
     #[test]
     fn times_of_zero_are_no_limit_and_no_question() {
-        let settings = resolve(&["-o", "ConnectTimeout=0", "-o", "ServerAliveInterval=0", NODE], &[]).connection;
+        let settings = resolve(&["-o", "ConnectTimeout=0", "-o", "ServerAliveInterval=0"], &[]);
         assert_eq!((settings.connect_timeout, settings.server_alive_interval), (None, None));
-        let keepalive = |words: &[&str]| resolve(words, &[]).connection.server_alive_interval.map(|it| it.as_secs());
-        assert_eq!(keepalive(&["--keepalive", "15", "-o", "ServerAliveInterval=30", NODE]), Some(15));
-        let count = |words: &[&str]| resolve(words, &[]).connection.server_alive_count_max;
-        assert_eq!(count(&["--keepalive", "15", NODE]), 0);
-        assert_eq!(count(&["-o", "ServerAliveInterval=30", NODE]), 3);
-        assert_eq!(count(&["--keepalive", "15", "-o", "ServerAliveCountMax=2", NODE]), 2);
-        assert_eq!(keepalive(&["--keepalive", "0", "-o", "ServerAliveInterval=30", NODE]), None);
-    }
-
-    #[test]
-    fn variables_are_sent_by_pattern_and_set_by_name() {
-        let env = [("LC_ALL", "C"), ("LC_TIME", "de"), ("LANG", "en"), ("SECRET", "x")];
-        let settings = resolve(&["-o", "SendEnv=LC_* LAN?", "-o", "SetEnv=A=b", NODE], &env);
-        let expected = [("LC_ALL", "C"), ("LC_TIME", "de"), ("LANG", "en"), ("A", "b")];
-        assert_eq!(settings.remote_env, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let keepalive = |words: &[&str]| resolve(words, &[]).server_alive_interval.map(|it| it.as_secs());
+        assert_eq!(keepalive(&["--keepalive", "15", "-o", "ServerAliveInterval=30"]), Some(15));
+        let count = |words: &[&str]| resolve(words, &[]).server_alive_count_max;
+        assert_eq!(count(&["--keepalive", "15"]), 0);
+        assert_eq!(count(&["-o", "ServerAliveInterval=30"]), 3);
+        assert_eq!(count(&["--keepalive", "15", "-o", "ServerAliveCountMax=2"]), 2);
+        assert_eq!(keepalive(&["--keepalive", "0", "-o", "ServerAliveInterval=30"]), None);
     }
 
     #[test]
     fn the_program_that_asks_is_used_as_ssh_would() {
-        let askpass = |env: &[(&str, &str)]| resolve(&[NODE], env).connection.askpass;
+        let askpass = |env: &[(&str, &str)]| resolve(&[], env).askpass;
         let program = ("SSH_ASKPASS", "/bin/ask");
         let expected = |prefer| Some(Askpass { program: "/bin/ask".into(), prefer });
         assert_eq!(askpass(&[program]), expected(false));

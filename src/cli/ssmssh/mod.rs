@@ -1,5 +1,8 @@
 //! The `ssmssh` command.
 
+pub(super) mod args;
+mod settings;
+
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,7 +12,6 @@ use rustix::termios::tcgetattr;
 use tokio::time::timeout;
 
 use super::absent::Absent;
-use super::args::SsmsshArgs;
 use super::connect::{self, Dialer, LAST_WAIT};
 use super::environment::Environment;
 use super::logging;
@@ -17,11 +19,12 @@ use super::modes;
 use super::options::{LogLevel, RequestTty};
 use super::report::{self, CliError, FAILURE};
 use super::session::{self, Ending, Input};
-use super::settings::SsmsshSettings;
 use super::signals::{self, EndSignal, EndSignals};
 use super::terminal::{self, ModeGuard};
 use crate::client::{ClientError, Connection};
 use crate::ssh::{Child, Command, ExitStatus, Pty};
+use args::SsmsshArgs;
+use settings::SsmsshSettings;
 
 /// Exit status when the reader of standard output goes away: what shells make of SIGPIPE.
 const OUTPUT_CLOSED: u8 = 128 + 13;

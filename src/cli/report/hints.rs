@@ -1,0 +1,176 @@
+//! What would help against a failure.
+
+use super::{CliError, program};
+use crate::cli::askpass::AskError;
+use crate::cli::identity::IdentityError;
+use crate::client::ClientError;
+use crate::copy::CopyError;
+use crate::copy::scp::ScpError;
+use crate::datachannel::ChannelError;
+use crate::ssh::{AuthenticationError, Lost, SshError};
+use crate::stream::{Denied, DialError, ServiceError, StreamError};
+
+/// What the agent reports, a minute later, when its worker has crashed. A port on which nothing listens makes it crash
+/// (agent: `outofproc/master.go: WaitForProcess`).
+const WORKER_CRASHED: &str = "document process failed unexpectedly";
+
+/// One piece of advice.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Hint {
+    /// A sentence.
+    Line(String),
+    /// Lines to copy and paste, printed as they are.
+    Block(String),
+}
+
+/// What would help against `error`, the likeliest first.
+pub(super) fn of(error: &CliError) -> Vec<Hint> {
+    match error {
+        CliError::Absent(absent) => vec![hint(absent.instead)],
+        CliError::Identity(error) => identity_hints(error),
+        CliError::Client(ClientError::Service(error)) => service_hints(error),
+        CliError::Client(ClientError::Stream(error)) => stream_hints(error),
+        CliError::Client(ClientError::Ssh(error)) => ssh_hints(error),
+        CliError::Sftp { .. } | CliError::SftpTimeout(_) => {
+            vec![hint("the node's sshd_config needs a line such as `Subsystem sftp internal-sftp`")]
+        }
+        CliError::Copy(CopyError::ScpEnded { source: ScpError::NotStarted(_), .. }) => {
+            vec![hint("the node needs `Subsystem sftp internal-sftp` in its sshd_config, or OpenSSH's `scp` installed")]
+        }
+        CliError::Copy(CopyError::Lost { can_resume: false, .. }) => {
+            vec![hint("the same command copies again; nothing half-copied has taken a file's name")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn hint(line: impl Into<String>) -> Hint {
+    Hint::Line(line.into())
+}
+
+/// What is wrong with a key file says itself what to do about it.
+fn identity_hints(error: &IdentityError) -> Vec<Hint> {
+    match error {
+        IdentityError::NoneUsable { .. } | IdentityError::NoHome => {
+            vec![hint(
+                "name one with `-i FILE` or SSMSSH_IDENTITY; only you may read it, and nobody may write it: `chmod 0400 FILE`",
+            )]
+        }
+        IdentityError::Ask { source: AskError::NoTerminal, .. } => {
+            vec![hint("SSH_ASKPASS may name a program that asks for it")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn service_hints(error: &ServiceError) -> Vec<Hint> {
+    match error {
+        ServiceError::Denied(denied) => denied_hints(denied),
+        ServiceError::TargetNotConnected { target, region } => vec![
+            hint(format!("is {target} in {region}? Another region is asked with `--region` or AWS_REGION")),
+            hint("on the node the SSM agent has to run, and its role to allow it (AmazonSSMManagedInstanceCore)"),
+            hint("the node has to reach the endpoints ssm, ssmmessages and ec2messages of its region"),
+        ],
+        ServiceError::Credentials(_) => {
+            vec![hint("`aws configure` or `aws configure sso` sets a profile up; `--profile` or AWS_PROFILE names it")]
+        }
+        ServiceError::CredentialsRefused(_) => vec![hint(
+            "`aws sts get-caller-identity` tries them with the AWS CLI; a profile is chosen with `--profile` or AWS_PROFILE",
+        )],
+        // Most of these texts say it already, with the profile.
+        ServiceError::Expired(text) if text.contains("aws sso login") => Vec::new(),
+        ServiceError::Expired(_) => vec![hint("log in again: `aws sso login`, or whatever issues your credentials")],
+        ServiceError::NoRegion => vec![hint("`--region` names it for one command")],
+        ServiceError::SessionEnded { .. } => vec![hint("connect again: an SSM session that is over stays over")],
+        ServiceError::Throttled { .. } => {
+            vec![hint("the account's rate of API calls is used up: try again in a while")]
+        }
+        ServiceError::Unreachable { .. } => vec![hint("check the network and `--endpoint-url`, if one is set")],
+        _ => Vec::new(),
+    }
+}
+
+fn denied_hints(denied: &Denied) -> Vec<Hint> {
+    let said = (!denied.message.is_empty()).then(|| hint(format!("the service says: {}", denied.message)));
+    let remedy = [hint("this statement in your IAM policy would allow it:"), Hint::Block(denied.statement())];
+    said.into_iter().chain(remedy).collect()
+}
+
+fn dial_hint(error: &DialError) -> &'static str {
+    match error {
+        DialError::Certificate { .. } => {
+            "where your network opens TLS, or the endpoint is your own, name its root certificates with AWS_CA_BUNDLE"
+        }
+        DialError::ProxyRefused { status: 407, .. } => {
+            "give user and password in HTTPS_PROXY: http://USER:PASSWORD@HOST:PORT, percent-encoded"
+        }
+        DialError::Proxy { .. } | DialError::ProxyRefused { .. } | DialError::ProxyAnswer { .. } => {
+            "the proxy is that of HTTPS_PROXY; NO_PROXY names hosts that are reached without it"
+        }
+        DialError::NotTls { .. } => {
+            "is the port right? An endpoint of your own without TLS is given with http://, a proxy without it too"
+        }
+        DialError::CaBundle { .. } => "the file is that of AWS_CA_BUNDLE",
+        _ => "check that the network lets you out to this host on port 443",
+    }
+}
+
+fn stream_hints(error: &StreamError) -> Vec<Hint> {
+    match error {
+        StreamError::Service(error) => service_hints(error),
+        StreamError::UpgradeDenied(denied) => {
+            let mut hints = denied_hints(denied);
+            hints.push(hint("if it is allowed, log in again: `aws sso login`, or whatever issues your credentials"));
+            hints
+        }
+        StreamError::Url(_) => {
+            vec![hint("an endpoint of your own is named with `--endpoint-url` or AWS_ENDPOINT_URL_SSM")]
+        }
+        StreamError::Connect { source, .. } => vec![hint(dial_hint(source))],
+        StreamError::NothingListens { .. } => {
+            vec![hint(format!("is sshd running on the node? Another port is named with `{}`", port_option()))]
+        }
+        StreamError::Ended(text) if text.contains(WORKER_CRASHED) => vec![listening_hint()],
+        StreamError::Channel(ChannelError::HandshakeTimeout(_)) | StreamError::EndedEarly => vec![listening_hint()],
+        StreamError::Channel(ChannelError::MalformedHandshake { .. }) => {
+            vec![hint("the document AWS-StartSSHSession needs SSM agent 2.3.672.0 or later")]
+        }
+        StreamError::NodeSilent { .. } => {
+            vec![hint("is the node running, and its SSM agent? `--resume-timeout` says how long to wait for it")]
+        }
+        StreamError::Lost { .. } => vec![hint("connect again; what ran on the node's terminal has been hung up")],
+        StreamError::NotTerminated { .. } => {
+            vec![hint(
+                "`aws ssm terminate-session` ends it; the service does after the idle time-out, 20 minutes or so",
+            )]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// How the command that runs names the port.
+fn port_option() -> &'static str {
+    if program() == "ssmcp" { "-P" } else { "-p" }
+}
+
+fn listening_hint() -> Hint {
+    hint(format!("does an SSH server listen on this port of the node? Another is named with `{}`", port_option()))
+}
+
+/// Host keys and logins say themselves what to do about them.
+fn ssh_hints(error: &SshError) -> Vec<Hint> {
+    match error {
+        SshError::Authentication(AuthenticationError::NoIdentity { .. }) => vec![hint("name a key with `-i FILE`")],
+        SshError::Authentication(AuthenticationError::Refused { .. }) => {
+            vec![hint("another user is named with `USER@NODE`, another key with `-i FILE`")]
+        }
+        SshError::Lost(Lost::Eof) => vec![hint("the node's log of sshd may say why (`journalctl -u ssh -u sshd`)")],
+        SshError::Lost(Lost::ServerSilent(_)) => vec![hint(
+            "connect again; longer outages are survived with a larger ServerAliveCountMax, or with `--keepalive` in its place",
+        )],
+        SshError::LoginTimeout(_) => vec![hint("is the node overloaded, or its connection? `-v` shows how far it got")],
+        SshError::Lost(Lost::NotSsh) => vec![hint(format!("another port is named with `{}`", port_option()))],
+        SshError::RequestRefused { .. } => vec![hint("the node's sshd_config or the key's options forbid it")],
+        _ => Vec::new(),
+    }
+}
