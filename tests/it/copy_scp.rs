@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use ssm_lab::Lab;
+use ssm_lab::{Lab, LabBuilder};
 use ssmssh::copy::scp::{ScpChannel, ScpEndpoint, ScpError};
 use ssmssh::copy::{CopyError, CopyOptions, Event, Location, Progress, copy, copy_until};
 use tempfile::TempDir;
@@ -19,61 +19,65 @@ use crate::copy_cli::{World, silent_success, until};
 use crate::copy_sftp::{Server, noise, tree};
 
 /// A node without SFTP, on which users log in to a directory of their own.
-struct Node {
-    world: World,
+pub(crate) struct Node {
+    pub(crate) world: World,
     login: TempDir,
 }
 
 impl Node {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with("Subsystem none /bin/false").await
     }
 
     async fn with(subsystem: &str) -> Self {
+        Self::of(Lab::builder(), subsystem).await
+    }
+
+    pub(crate) async fn of(lab: LabBuilder, subsystem: &str) -> Self {
         let login = tempfile::tempdir().expect("a directory");
         let path = login.path().display();
         let command = format!("ForceCommand cd {path} && HOME={path} exec sh -c \"$SSH_ORIGINAL_COMMAND\"");
-        let world = World::with(Lab::builder().openssh_option(subsystem).openssh_option(command)).await;
+        let world = World::with(lab.openssh_option(subsystem).openssh_option(command)).await;
         Self { world, login }
     }
 
     /// A path on the node, as it is typed.
-    fn at(&self, path: &str) -> String {
+    pub(crate) fn at(&self, path: &str) -> String {
         format!("{}:{path}", self.world.lab.node())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.login.path().join(name)
     }
 
-    fn here(&self, name: &str) -> PathBuf {
+    pub(crate) fn here(&self, name: &str) -> PathBuf {
         self.world.here(name)
     }
 
-    async fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let arguments: Vec<_> = arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>).collect();
         self.world.run(&arguments).await
     }
 
-    async fn succeed(&self, arguments: &[&str]) {
+    pub(crate) async fn succeed(&self, arguments: &[&str]) {
         assert_eq!(self.run(arguments).await, silent_success(), "{arguments:?}");
     }
 }
 
-fn mode(path: &Path) -> u32 {
+pub(crate) fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("there").mode() & 0o7777
 }
 
-fn modified(path: &Path) -> SystemTime {
+pub(crate) fn modified(path: &Path) -> SystemTime {
     fs::metadata(path).expect("there").modified().expect("told")
 }
 
-fn set(path: &Path, mode: u32, time: SystemTime) {
+pub(crate) fn set(path: &Path, mode: u32, time: SystemTime) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
     fs::File::open(path).expect("there").set_modified(time).expect("changed");
 }
 
-fn long_ago() -> SystemTime {
+pub(crate) fn long_ago() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
 

@@ -16,6 +16,7 @@ mod copy_failures;
 mod copy_resume;
 mod copy_resume_cli;
 mod copy_scp;
+mod copy_scp_options;
 mod copy_sftp;
 mod copy_streams;
 mod copy_stripes;
