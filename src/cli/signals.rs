@@ -70,6 +70,13 @@ impl EndSignals {
     }
 }
 
+/// Lets a write that would make a file longer than `ulimit -f` allows fail, as on a full disk: left alone, the signal that
+/// comes with it ends the process without a word, and with its temporary files where they are.
+pub(crate) fn outlive_file_size_limit() -> io::Result<()> {
+    // Once caught, it stays caught.
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
+}
+
 /// The set of signals that are ignored, one bit each. Where the system does not tell, none is.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -135,10 +135,19 @@ pub enum CopyError {
     /// The target's file system has no room for more bytes, or for more files.
     #[error("no space is left on the disk")]
     DiskFull,
+    /// The user may not fill more of the target's file system, or have more files there.
+    #[error("the disk quota is used up")]
+    QuotaUsedUp,
+    /// The file is longer than one may be there.
+    #[error("is longer than the file system, or a limit on this process (`ulimit -f`), allows")]
+    TooLarge,
     /// The target's file system takes no writes at all.
     #[error("the file system is read-only")]
     ReadOnly,
-    /// The server did not take content, for no reason that could be found out.
+    /// A name, or the whole path, is longer than the side can take.
+    #[error("the name or the path is too long for that side")]
+    TooLongName,
+    /// The server did not take content or a new name, for no reason that could be found out.
     #[error("{0}; a quota or a limit on the size of files may be the reason")]
     NotTaken(#[source] SftpError),
     /// A listing holds a name that could lead outside its directory.
@@ -160,14 +169,40 @@ pub enum CopyError {
     #[error("the link leads back to a directory that it is in")]
     LinkLoop,
     /// The operating system of this machine refused.
-    #[error("{0}")]
-    Local(#[from] io::Error),
+    #[error("{}", in_our_words(.0))]
+    Local(#[source] io::Error),
     /// The SFTP server of the other side refused.
     #[error("{0}")]
     Remote(#[from] SftpError),
     /// Something cannot be copied over the SCP protocol.
     #[error("{0}")]
     Scp(#[from] ScpError),
+}
+
+impl From<io::Error> for CopyError {
+    /// What either side may run short of is called the same, whichever side it is.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull => Self::DiskFull,
+            io::ErrorKind::QuotaExceeded => Self::QuotaUsedUp,
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            io::ErrorKind::FileTooLarge => Self::TooLarge,
+            io::ErrorKind::InvalidFilename => Self::TooLongName,
+            _ => Self::Local(error),
+        }
+    }
+}
+
+/// What the system says, as a node's server would: without a number, and not as the beginning of a sentence.
+fn in_our_words(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    let Some(code) = error.raw_os_error() else { return text };
+    text.truncate(text.strip_suffix(&format!(" (os error {code})")).unwrap_or(&text).len());
+    // Not an abbreviation, that is.
+    if text.chars().nth(1).is_some_and(|second| !second.is_uppercase()) {
+        text[..1].make_ascii_lowercase();
+    }
+    text
 }
 
 impl CopyError {
@@ -226,5 +261,43 @@ fn prefix(side: &Side) -> String {
     match side {
         Side::Local => String::new(),
         Side::Remote(name) => format!("{name}:"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    fn said(errno: Errno) -> String {
+        CopyError::from(io::Error::from(errno)).to_string()
+    }
+
+    #[test]
+    fn this_machine_and_a_node_say_the_same_of_the_same() {
+        assert_eq!(said(Errno::NOENT), SftpError::NoSuchFile.to_string());
+        assert_eq!(said(Errno::ACCESS), SftpError::PermissionDenied.to_string());
+        assert_eq!(said(Errno::NOSPC), CopyError::DiskFull.to_string());
+        assert_eq!(said(Errno::ROFS), CopyError::ReadOnly.to_string());
+        assert_eq!(said(Errno::NAMETOOLONG), CopyError::TooLongName.to_string());
+    }
+
+    #[test]
+    fn what_the_system_says_has_no_number_and_begins_no_sentence() {
+        assert_eq!(said(Errno::IO), "input/output error");
+        assert_eq!(
+            CopyError::from(io::Error::other("Its own words (os error 5)")).to_string(),
+            "Its own words (os error 5)"
+        );
+    }
+
+    #[test]
+    fn a_quota_and_a_limit_are_called_by_their_names() {
+        assert_eq!(said(Errno::DQUOT), "the disk quota is used up");
+        assert_eq!(
+            said(Errno::FBIG),
+            "is longer than the file system, or a limit on this process (`ulimit -f`), allows"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! This machine's file system.
 
-use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::fs::{self, DirEntry, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt as _;
@@ -307,19 +307,23 @@ fn open(path: PathBuf) -> io::Result<(File, Metadata)> {
 }
 
 fn list(path: PathBuf) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for found in fs::read_dir(path)?.take(MAX_ENTRIES + 1) {
-        let found = found?;
-        let metadata = match found.metadata() {
-            Ok(metadata) => metadata_of(&metadata),
-            // It was removed since its name was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // Whoever asks for it by its path learns why, without harm to the others.
-            Err(_) => Metadata { kind: None, size: None, mode: None, times: None },
-        };
-        entries.push(Entry { name: found.file_name().into_vec(), metadata });
-    }
-    Ok(entries)
+    entries_of(fs::read_dir(path)?)
+}
+
+fn entries_of(listing: impl Iterator<Item = io::Result<DirEntry>>) -> io::Result<Vec<Entry>> {
+    let entries = listing.take(MAX_ENTRIES + 1).map(|found| found.map(|found| entry(&found)));
+    entries.filter_map(Result::transpose).collect()
+}
+
+/// `None` for what was removed since its name was read.
+fn entry(found: &DirEntry) -> Option<Entry> {
+    let metadata = match found.metadata() {
+        Ok(metadata) => metadata_of(&metadata),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        // Whoever asks for it by its path learns why, without harm to the others.
+        Err(_) => Metadata::default(),
+    };
+    Some(Entry { name: found.file_name().into_vec(), metadata })
 }
 
 /// Gives a link a name that a file or link has.
@@ -366,9 +370,12 @@ where
 {
     async move {
         match tokio::task::spawn_blocking(work).await {
-            Ok(outcome) => outcome.map_err(CopyError::Local),
+            Ok(outcome) => outcome.map_err(CopyError::from),
             Err(gone) => Err(CopyError::Local(io::Error::other(gone))),
         }
     }
     .boxed()
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use super::endpoint::{Answer, Change, Endpoint, Entry, MAX_ENTRIES, Metadata, So
 use super::existing::{check_directory, check_replaceable};
 use super::lanes::Lanes;
 use super::opening::Opening;
-use super::refusal::explain;
+use super::refusal::{explain_new, meaning};
 use super::remote_digest::Hasher;
 use super::remote_file::{RemoteSource, RemoteTarget, rename};
 use super::temporary::temporary_name;
@@ -132,7 +132,8 @@ impl RemoteEndpoint {
 
     async fn list_all(&self, path: &BytePath) -> Result<Vec<Entry>, CopyError> {
         let lane = self.lanes.pick();
-        let handle = lane.heed(lane.sftp().open_dir(path.as_bytes()).await)?;
+        let opened = lane.heed(lane.sftp().open_dir(path.as_bytes()).await);
+        let handle = opened.map_err(|error| meaning(path, error))?;
         let (mut entries, mut length, mut ahead) = (Vec::new(), 0, 1);
         loop {
             // Requests on one handle are carried out in order, so the replies are consecutive parts.
@@ -206,11 +207,19 @@ impl Endpoint for RemoteEndpoint {
     }
 
     fn stat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
-        async move { Ok(metadata_of(&ask!(self, stat(path.as_bytes()))?)) }.boxed()
+        async move {
+            let told = ask!(self, stat(path.as_bytes())).map_err(|error| meaning(path, error))?;
+            Ok(metadata_of(&told))
+        }
+        .boxed()
     }
 
     fn lstat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
-        async move { Ok(metadata_of(&ask!(self, lstat(path.as_bytes()))?)) }.boxed()
+        async move {
+            let told = ask!(self, lstat(path.as_bytes())).map_err(|error| meaning(path, error))?;
+            Ok(metadata_of(&told))
+        }
+        .boxed()
     }
 
     fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
@@ -223,7 +232,8 @@ impl Endpoint for RemoteEndpoint {
 
     fn open<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
         async move {
-            let (file, metadata) = RemoteSource::open(&self.lanes, path, size).await?;
+            let opened = RemoteSource::open(&self.lanes, path, size).await;
+            let (file, metadata) = opened.map_err(|error| meaning(path, error))?;
             Ok((Box::new(file) as Box<dyn SourceFile>, metadata))
         }
         .boxed()
@@ -233,7 +243,7 @@ impl Endpoint for RemoteEndpoint {
         async move {
             match RemoteTarget::create(&self.lanes, path, mode).await {
                 Ok(file) => Ok(Box::new(file) as Box<dyn TargetFile>),
-                Err(error) => Err(explain(&self.lanes, path, error.into()).await),
+                Err(error) => Err(explain_new(&self.lanes, path, error).await),
             }
         }
         .boxed()
@@ -272,7 +282,7 @@ impl Endpoint for RemoteEndpoint {
             // The protocol has no code for "exists already".
             match self.lstat(path).await {
                 Ok(found) if found.kind.is_some() => check_directory(&found).map(|()| false),
-                _ => Err(explain(&self.lanes, path, refused.into()).await),
+                _ => Err(explain_new(&self.lanes, path, refused).await),
             }
         }
         .boxed()

@@ -294,6 +294,10 @@ impl RemoteTarget {
         }
     }
 
+    async fn explain_write(&self, error: SftpError) -> CopyError {
+        explain_write(&self.handles.lanes, &self.handles.path, error).await
+    }
+
     /// Sends a piece over a stream that has room for it.
     async fn send_piece(
         &self,
@@ -329,13 +333,20 @@ impl RemoteTarget {
         self.handles.first.heed(self.sync(self.handles.first.sftp(), opened(&cell)?).await)
     }
 
+    /// As [`RemoteTarget::sync`], on whichever stream is there.
+    async fn sync_somewhere(&self) -> Result<(), SftpError> {
+        let (id, cell) = self.handles.any();
+        let lane = self.handles.lanes.lane(id);
+        lane.heed(async { self.sync(lane.sftp(), opened(&cell)?).await }.await)
+    }
+
     async fn publish(self, change: Change, to: &BytePath) -> Result<Metadata, SftpError> {
         let (id, cell) = self.handles.any();
         let lane = self.handles.lanes.lane(id);
         lane.heed(self.publish_on(lane.sftp(), cell, change, to).await)
     }
 
-    /// The attributes, the end of the handle and the new name leave together, once the content is safe.
+    /// The attributes, the end of the handle and the new name leave together; the content is safe by now.
     async fn publish_on(
         self,
         sftp: &Sftp,
@@ -343,7 +354,6 @@ impl RemoteTarget {
         change: Change,
         to: &BytePath,
     ) -> Result<Metadata, SftpError> {
-        self.sync(sftp, opened(&cell)?).await?;
         let granted = match self.narrowed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             None => self.mode,
             Some(Narrowed { before, done, granted }) => {
@@ -388,7 +398,7 @@ impl TargetFile for RemoteTarget {
     fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {
         async move {
             match self.write_piece(offset, data).await {
-                Err(error) => Err(explain_write(&self.handles.lanes, &self.handles.path, error).await),
+                Err(CopyError::Remote(error)) => Err(self.explain_write(error).await),
                 written => written,
             }
         }
@@ -402,7 +412,13 @@ impl TargetFile for RemoteTarget {
     fn flush_behind(&self) -> Option<Answer<'_, ()>> {
         // Only what went over one stream is carried out in the order in which it was asked for.
         let is_ordered = !self.is_spread.load(Ordering::Relaxed);
-        is_ordered.then(|| async move { Ok(self.flush().await?) }.boxed())
+        let flush = async move {
+            match self.flush().await {
+                Err(error) => Err(self.explain_write(error).await),
+                flushed => Ok(flushed?),
+            }
+        };
+        is_ordered.then(|| flush.boxed())
     }
 
     fn granted(&self) -> Option<u32> {
@@ -417,8 +433,11 @@ impl TargetFile for RemoteTarget {
     fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
         let (lanes, path) = (Arc::clone(&self.handles.lanes), self.handles.path.clone());
         async move {
+            if let Err(error) = self.sync_somewhere().await {
+                return Err(self.explain_write(error).await);
+            }
             match self.publish(change, to).await {
-                Err(error) => Err(explain(&lanes, &path, error.into()).await),
+                Err(error) => Err(explain(&lanes, &path, error).await),
                 Ok(metadata) => Ok(metadata),
             }
         }

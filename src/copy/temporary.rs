@@ -23,8 +23,17 @@ const CLEAN_UP: Duration = Duration::from_millis(500);
 pub(super) fn temporary_name(target: &BytePath) -> BytePath {
     let random = Uuid::new_v4().simple().to_string();
     let name = target.name().unwrap_or_default();
-    let kept = name.len().min(MAX_NAME - 1 - MARK.len() - RANDOM);
-    target.parent().join(&[b".", &name[..kept], MARK, &random.as_bytes()[..RANDOM]].concat())
+    let kept = beginning(name, MAX_NAME - 1 - MARK.len() - RANDOM);
+    target.parent().join(&[b".", kept, MARK, &random.as_bytes()[..RANDOM]].concat())
+}
+
+/// At most `longest` bytes of a name. Text stays text, since some file systems take nothing else.
+fn beginning(name: &[u8], longest: usize) -> &[u8] {
+    let longest = longest.min(name.len());
+    match str::from_utf8(name) {
+        Ok(text) => &name[..text.floor_char_boundary(longest)],
+        Err(_) => &name[..longest],
+    }
 }
 
 /// Whether it is a name that `temporary_name` makes.
@@ -125,5 +134,15 @@ mod tests {
     fn a_temporary_name_is_no_longer_than_a_name_may_be() {
         let name = temporary_name(&BytePath::new(vec![b'x'; MAX_NAME]));
         assert_eq!(name.name().map(<[u8]>::len), Some(MAX_NAME));
+    }
+
+    #[test]
+    fn the_temporary_name_of_a_long_text_is_text() {
+        for text in ["é".repeat(127), format!("x{}", "é".repeat(127)), "🦀".repeat(63)] {
+            let name = temporary_name(&text.as_str().into());
+            let name = str::from_utf8(name.as_bytes()).expect("no letter is cut in two");
+            assert!(name.len() > MAX_NAME - 4 && name.len() <= MAX_NAME, "{name}");
+            assert!(is_temporary(&name.into()));
+        }
     }
 }

@@ -117,7 +117,7 @@ async fn what_cannot_be_copied_is_named_and_the_rest_is_copied() {
         [
             "ssmcp: 2 files or directories could not be copied",
             "ssmcp: dir: is a directory; `-r` (recursive) copies directories",
-            "ssmcp: missing\\u{1b}[2J: No such file or directory (os error 2)",
+            "ssmcp: missing\\u{1b}[2J: no such file or directory",
         ]
     );
     assert_eq!((code, fs::read(world.there("fine")).unwrap()), (Some(1), b"x".to_vec()));

@@ -259,7 +259,7 @@ async fn what_cannot_be_copied_is_named_and_the_rest_is_copied() {
         lines,
         [
             "ssmcp: 4 files or directories could not be copied".to_owned(),
-            "ssmcp: gone: No such file or directory (os error 2)".to_owned(),
+            "ssmcp: gone: no such file or directory".to_owned(),
             format!("ssmcp: {name}:./sub: Is a directory"),
             format!("ssmcp: {name}:./taken: Not a directory"),
             format!("ssmcp: {name}:two\\nlines: the name holds a line feed, which the SCP protocol cannot carry"),

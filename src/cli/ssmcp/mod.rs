@@ -64,6 +64,7 @@ enum Ending {
 /// Whatever ends it, a signal included, the SSM sessions are ended too before it returns, as far as 2 s suffice.
 async fn run(settings: &SsmcpSettings, started: Instant) -> Result<u8, CliError> {
     let mut signals = EndSignals::catch().map_err(CliError::Signals)?;
+    outlive_file_size_limit().map_err(CliError::Signals)?;
     let dialer = Dialer::new(&settings.connection);
     let show = Show::new(settings);
     let outcome = work(settings, &dialer, &show, &mut signals, started).await;
