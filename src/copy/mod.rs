@@ -81,6 +81,8 @@ mod tests_hostile;
 #[cfg(test)]
 mod tests_pipes;
 #[cfg(test)]
+mod tests_refusals;
+#[cfg(test)]
 mod tests_striped;
 #[cfg(test)]
 mod tests_trees;

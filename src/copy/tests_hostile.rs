@@ -46,7 +46,7 @@ async fn down(node: &RemoteEndpoint, path: &str, folder: &Path, options: CopyOpt
 }
 
 /// Copies two files of 3 bytes to the node.
-async fn up(node: &RemoteEndpoint) -> Summary {
+pub(super) async fn up(node: &RemoteEndpoint) -> Summary {
     let folder = tempfile::tempdir().unwrap();
     let source = |name: &str| {
         fs::write(folder.path().join(name), b"abc").unwrap();
@@ -57,7 +57,7 @@ async fn up(node: &RemoteEndpoint) -> Summary {
         .unwrap()
 }
 
-fn messages(summary: &Summary) -> Vec<String> {
+pub(super) fn messages(summary: &Summary) -> Vec<String> {
     let mut messages: Vec<_> = summary.failures.iter().map(ToString::to_string).collect();
     messages.sort();
     messages
@@ -305,7 +305,7 @@ async fn a_server_that_breaks_the_protocol_ends_the_copy_and_leaves_nothing() {
 }
 
 /// A server with a directory `dir` into which files are copied; `answer` may have other answers.
-async fn taking(
+pub(super) async fn taking(
     extensions: &[&str],
     mut answer: impl FnMut(&mut Received) -> Option<Vec<u8>> + Send + 'static,
 ) -> RemoteEndpoint {
@@ -342,7 +342,7 @@ async fn a_server_that_stores_less_than_it_says_is_found_out_before_the_rename()
 }
 
 /// A reply to `statvfs`: the fields that count, the others as a server has them.
-fn space(request: &Received, blocks: u64, files: u64, flags: u64) -> Vec<u8> {
+pub(super) fn space(request: &Received, blocks: u64, files: u64, flags: u64) -> Vec<u8> {
     request.reply(201, |out| {
         for field in [4096, 4096, 1000, blocks, blocks, 1000, files, files, 7, flags, 255] {
             out.put_u64(field);

@@ -17,7 +17,7 @@ use super::environment::Environment;
 use super::logging;
 use super::options::LogLevel;
 use super::report::{self, CliError};
-use super::signals::{EndSignal, EndSignals};
+use super::signals::{EndSignal, EndSignals, outlive_file_size_limit};
 use super::terminal;
 use crate::copy::{CopyError, Summary, Totals, copy_until};
 use crate::stream::StreamError;
