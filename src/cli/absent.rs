@@ -1,26 +1,41 @@
-//! Options of ssh that `ssmssh` does not have: what each is for, and what to do instead.
+//! Options of ssh, scp and their like that a command does not have: what each is for, and what to do instead.
 
 use clap::error::{ContextKind, ContextValue};
 
-/// An option of ssh was given that is not offered here.
+/// An option of another program was given that is not offered here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("`-{flag}` of ssh ({purpose}) is not offered here")]
+#[error("`-{flag}` of {program} ({purpose}) is not offered here")]
 pub(crate) struct Absent {
     flag: char,
+    program: &'static str,
     purpose: &'static str,
     /// What does the same, or comes close.
     pub(crate) instead: &'static str,
 }
 
+/// Options that are alike: their letters, what they are for, and what to do instead.
+type Row = (&'static str, &'static str, &'static str);
+
+/// The options of other programs that one of the commands does not have.
+pub(crate) type Table = &'static [(&'static str, &'static [Row])];
+
 impl Absent {
-    /// The option that clap does not know, if it is one of ssh's.
-    pub(crate) fn in_usage(usage: &clap::Error) -> Option<Self> {
+    /// The option that clap does not know, if `table` does.
+    pub(crate) fn in_usage(usage: &clap::Error, table: Table) -> Option<Self> {
         let Some(ContextValue::String(given)) = usage.get(ContextKind::InvalidArg) else { return None };
         let flag = given.strip_prefix('-')?.chars().next()?;
-        let found = ABSENT.iter().find(|(flags, ..)| flags.contains(flag));
-        found.map(|&(_, purpose, instead)| Self { flag, purpose, instead })
+        table.iter().find_map(|(program, rows)| {
+            let &(_, purpose, instead) = rows.iter().find(|(flags, ..)| flags.contains(flag))?;
+            Some(Self { flag, program, purpose, instead })
+        })
     }
 }
+
+/// What `ssmssh` lacks.
+pub(crate) const OF_SSMSSH: Table = &[("ssh", SSH)];
+
+/// What `ssmcp` lacks. Whoever copies has more than one program in the fingers.
+pub(crate) const OF_SSMCP: Table = &[("scp", SCP), ("cp and rsync", CP), ("ssh", SSH_FOR_COPIES)];
 
 const FORWARD: &str = "the AWS CLI forwards a port: `aws ssm start-session --target NODE --document-name \
     AWS-StartPortForwardingSession --parameters portNumber=80,localPortNumber=8080`";
@@ -29,23 +44,22 @@ const ONE_SESSION: &str =
     "each run has a session of its own; one run can do several things: `ssmssh NODE 'first; second'`";
 const STRONGEST: &str = "the strongest that both sides know is taken";
 const ROUTE: &str = "connections to AWS leave as the system routes them, or through the proxy that HTTPS_PROXY names";
+const NO_FILE: &str = "none is read: options are given with `-o`, which lists those it knows";
+const NO_JUMP: &str = "none is needed: Session Manager leads to the node itself";
+const THROUGH_HERE: &str = "keys stay on this machine; `ssmcp NODE:FILE NODE:FILE` copies from node to node";
+const RUN_IT: &str = "`ssmssh` runs commands and shells";
 
-/// The options, what they are for, and what to do instead.
-const ABSENT: &[(&str, &str, &str)] = &[
-    ("A", "forward the SSH agent", "keys stay on this machine; `ssmcp NODE:FILE NODE:FILE` copies from node to node"),
+const SSH: &[Row] = &[
+    ("A", "forward the SSH agent", THROUGH_HERE),
     ("Bb", "bind to an interface or an address", ROUTE),
     ("D", "a SOCKS proxy", FORWARD),
     ("E", "write the log to a file", "redirect standard error: `2> FILE`"),
     ("e", "choose the escape character", "it is `~` on a new line; `-T` does without"),
-    (
-        "F",
-        "read another configuration file",
-        "ssmssh reads none: options are given with `-o`, which lists those it knows",
-    ),
+    ("F", "read another configuration file", NO_FILE),
     ("f", "go to the background", "with a key without a passphrase, `ssmssh -n NODE COMMAND &` does"),
     ("G", "print the configuration", "`-v` tells what is used"),
     ("I", "take keys from a token", KEYS),
-    ("J", "jump over another host", "none is needed: Session Manager leads to the node itself"),
+    ("J", "jump over another host", NO_JUMP),
     ("K", "log in with GSSAPI", KEYS),
     ("Lg", "forward a port of this machine", FORWARD),
     ("MOS", "share one connection between runs", ONE_SESSION),
@@ -60,19 +74,51 @@ const ABSENT: &[(&str, &str, &str)] = &[
     ("y", "log to syslog", "redirect standard error: `2> FILE`"),
 ];
 
+const SCP: &[Row] = &[
+    ("12", "choose a version of the SSH protocol", "it is the second"),
+    ("A", "forward the SSH agent", THROUGH_HERE),
+    ("D", "start an SFTP server without SSH", "the node's own is used; `ssmcp` connects by itself"),
+    ("F", "read another configuration file", NO_FILE),
+    ("J", "jump over another host", NO_JUMP),
+    ("R", "copy from node to node without this machine", THROUGH_HERE),
+    ("S", "connect with another program", "none is needed: `ssmcp` connects by itself"),
+    ("X", "set the size and number of SFTP requests", "both follow the path; `-j N` sets the number of streams"),
+    ("c", "choose the cipher", STRONGEST),
+];
+
+const CP: &[Row] = &[
+    ("HL", "follow links", "they are followed; `--links` keeps them"),
+    ("ad", "keep everything as it is", "`-r -p --links` keeps times, permissions and links"),
+    ("f", "replace what is there", "it is replaced; `--newer` and `--skip-same` leave some of it"),
+    ("n", "only show what would be done", "`--dry-run` does"),
+    ("u", "leave what is newer", "`--newer` does"),
+    ("z", "compress", "`-C` does, and `--compression auto`, the default, where it pays"),
+];
+
+const SSH_FOR_COPIES: &[Row] = &[
+    ("EGMNWYegktwxy", "for shells and commands", RUN_IT),
+    ("I", "take keys from a token", KEYS),
+    ("K", "log in with GSSAPI", KEYS),
+    ("b", "bind to an address", ROUTE),
+    ("m", "choose the integrity algorithm", STRONGEST),
+];
+
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory as _, Parser as _};
+    use clap::{CommandFactory, Parser};
 
     use super::*;
+    use crate::cli::ssmcp::args::SsmcpArgs;
     use crate::cli::ssmssh::args::SsmsshArgs;
+
+    fn absent<A: Parser>(table: Table, words: &str) -> Option<String> {
+        let Err(error) = A::try_parse_from(words.split(' ')) else { panic!("accepted: {words}") };
+        Absent::in_usage(&error, table).map(|absent| absent.to_string())
+    }
 
     #[test]
     fn options_of_ssh_that_are_missing_are_answered_with_what_to_do_instead() {
-        let absent = |words: &str| {
-            let error = SsmsshArgs::try_parse_from(words.split(' ')).unwrap_err();
-            Absent::in_usage(&error).map(|absent| absent.to_string())
-        };
+        let absent = |words| absent::<SsmsshArgs>(OF_SSMSSH, words);
         let forward = absent("ssmssh -L 8080:localhost:80 i-0123456789abcdef0").unwrap();
         assert_eq!(forward, "`-L` of ssh (forward a port of this machine) is not offered here");
         assert!(absent("ssmssh -vJbastion i-0123456789abcdef0").unwrap().starts_with("`-J` of ssh"));
@@ -81,10 +127,40 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_called_missing_that_is_there() {
-        let command = SsmsshArgs::command();
-        for flag in command.get_arguments().filter_map(clap::Arg::get_short) {
-            assert!(!ABSENT.iter().any(|(flags, ..)| flags.contains(flag)), "-{flag}");
+    fn options_of_scp_and_its_like_that_are_missing_are_answered_too() {
+        for (flag, program) in [
+            ("-F", "scp"),
+            ("-J", "scp"),
+            ("-S", "scp"),
+            ("-c", "scp"),
+            ("-A", "scp"),
+            ("-R", "scp"),
+            ("-X", "scp"),
+            ("-D", "scp"),
+            ("-a", "cp and rsync"),
+            ("-u", "cp and rsync"),
+            ("-N", "ssh"),
+        ] {
+            let said = absent::<SsmcpArgs>(OF_SSMCP, &format!("ssmcp {flag} x i-0123456789abcdef0:")).unwrap();
+            assert!(said.starts_with(&format!("`{flag}` of {program} (")), "{said}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_called_missing_that_is_there_and_nothing_twice() {
+        for (command, table) in [(SsmsshArgs::command(), OF_SSMSSH), (SsmcpArgs::command(), OF_SSMCP)] {
+            let mut missing: Vec<_> = table.iter().flat_map(|(_, rows)| *rows).flat_map(|row| row.0.chars()).collect();
+            let all = missing.len();
+            missing.sort_unstable();
+            missing.dedup();
+            assert_eq!(missing.len(), all, "{missing:?}");
+            for argument in command.get_arguments() {
+                let flags =
+                    argument.get_short().into_iter().chain(argument.get_all_short_aliases().unwrap_or_default());
+                for flag in flags {
+                    assert!(!missing.contains(&flag), "-{flag}");
+                }
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `-o KEY=VALUE`: the keys of `ssh_config` that both commands understand.
 
+mod idle;
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use crate::ssh::StrictHostKeyChecking;
 use crate::stream::AddressFamily;
+use idle::Idle;
 
 /// What the `-o` options said. As in ssh, the first value given for a key is the one that counts; identity files and
 /// environment variables add up.
@@ -74,6 +77,8 @@ pub(crate) enum OptionError {
     Value { given: String, key: &'static str, expected: &'static str },
     #[error("`-o {given}` has no value: expected KEY=VALUE")]
     NoValue { given: String },
+    #[error("`-o {given}` is not offered here; {reason}")]
+    NotOffered { given: String, reason: &'static str },
 }
 
 /// Takes a value, or says what the key takes.
@@ -113,6 +118,10 @@ impl SshOptions {
     fn set(&mut self, given: &OsStr) -> Result<(), OptionError> {
         let lossy = || given.to_string_lossy().into_owned();
         let (typed, value) = split(given.as_bytes());
+        if let Some(idle) = Idle::find(typed) {
+            let checked = idle.check(OsStr::from_bytes(value));
+            return checked.map_err(|reason| OptionError::NotOffered { given: lossy(), reason });
+        }
         let Some((key, setter)) = KEYS.iter().find(|(key, _)| key.as_bytes().eq_ignore_ascii_case(typed)) else {
             let key = String::from_utf8_lossy(typed).into_owned();
             return Err(OptionError::Unknown { given: lossy(), key });
@@ -303,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_answered_with_the_known_ones() {
-        insta::assert_snapshot!(message("ProxyJump=bastion"), @"`-o ProxyJump=bastion`: `ProxyJump` is not among the options understood here: AddressFamily, BatchMode, Compression, ConnectTimeout, IdentitiesOnly, IdentityAgent, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
+        insta::assert_snapshot!(message("Frob=x"), @"`-o Frob=x`: `Frob` is not among the options understood here: AddressFamily, BatchMode, Compression, ConnectTimeout, IdentitiesOnly, IdentityAgent, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile");
     }
 
     #[test]
@@ -322,6 +331,12 @@ mod tests {
         insta::assert_snapshot!(message("ConnectTimeout=soon"), @"`-o ConnectTimeout=soon`: ConnectTimeout takes a time such as 30, 30s or 2m");
         insta::assert_snapshot!(message("SetEnv=lone"), @"`-o SetEnv=lone`: SetEnv takes NAME=VALUE");
         insta::assert_snapshot!(message("User"), @"`-o User` has no value: expected KEY=VALUE");
+    }
+
+    #[test]
+    fn a_key_that_changes_nothing_is_taken_and_one_that_would_is_refused() {
+        assert_eq!(parse(&["ControlMaster=auto", "forwardagent no"]), Ok(SshOptions::default()));
+        insta::assert_snapshot!(message("ForwardAgent=yes"), @"`-o ForwardAgent=yes` is not offered here; keys and screens of this machine are not lent to a node");
     }
 
     #[test]

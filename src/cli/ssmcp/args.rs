@@ -13,7 +13,7 @@ use crate::copy::{Compression, Streams};
 #[command(name = "ssmcp", version, args_override_self = true, max_term_width = 100, after_help = NOTES)]
 #[command(override_usage = "ssmcp [OPTIONS] SOURCE... TARGET")]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own on the command line")]
-pub(super) struct SsmcpArgs {
+pub(crate) struct SsmcpArgs {
     /// TCP port of the SSH server on the node
     #[arg(short = 'P', value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
@@ -83,7 +83,7 @@ const MAX_LIMIT: i64 = 100 * 1024 * 1024;
 
 /// Options of scp that ask for what is done anyway, or for what the way to a node leaves no choice in.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct Accepted {
+pub(crate) struct Accepted {
     /// From node to node through this machine: always so.
     #[arg(short = '3', hide = true)]
     through_here: bool,

@@ -1,6 +1,6 @@
 //! The `ssmcp` command.
 
-mod args;
+pub(super) mod args;
 mod files;
 mod json;
 mod nodes;

@@ -9,7 +9,7 @@ use crate::copy::{BytePath, CopyOptions, Exclude, Links, Skip};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
-pub(super) struct Selection {
+pub(crate) struct Selection {
     /// Copy links as links; otherwise what they lead to is copied
     #[arg(long)]
     links: bool,

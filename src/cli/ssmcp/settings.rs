@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser};
 
 use super::args::SsmcpArgs;
 use super::selection::Selection;
+use crate::cli::absent::{self, Absent};
 use crate::cli::environment::Environment;
 use crate::cli::report::CliError;
 use crate::cli::settings::ConnectionSettings;
@@ -68,7 +69,10 @@ const PAYLOAD: usize = 32 * 1024;
 const BYTES_A_KBIT: u64 = 1024 / 8;
 
 pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environment) -> Result<SsmcpSettings, CliError> {
-    let args = SsmcpArgs::try_parse_from(args)?;
+    let args = SsmcpArgs::try_parse_from(args).map_err(|usage| match Absent::in_usage(&usage, absent::OF_SSMCP) {
+        Some(absent) => CliError::Absent(absent),
+        None => CliError::Usage(usage),
+    })?;
     let mut connection = ConnectionSettings::resolve(&args.connection, None, args.port, env)?;
     connection.batch_mode |= args.batch_mode;
     connection.stream.max_payload.get_or_insert(PAYLOAD);

@@ -11,7 +11,7 @@ use clap::Parser;
 use rustix::termios::tcgetattr;
 use tokio::time::timeout;
 
-use super::absent::Absent;
+use super::absent::{self, Absent};
 use super::connect::{self, Dialer, LAST_WAIT};
 use super::environment::Environment;
 use super::logging;
@@ -50,7 +50,7 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 fn settings(args: impl IntoIterator<Item = OsString>) -> Result<SsmsshSettings, CliError> {
-    let args = SsmsshArgs::try_parse_from(args).map_err(|usage| match Absent::in_usage(&usage) {
+    let args = SsmsshArgs::try_parse_from(args).map_err(|usage| match Absent::in_usage(&usage, absent::OF_SSMSSH) {
         Some(absent) => CliError::Absent(absent),
         None => CliError::Usage(usage),
     })?;
