@@ -148,6 +148,10 @@ pub trait SourceFile: Send + Sync {
         let _ = size;
         std::future::ready(Ok(Vec::new())).boxed()
     }
+    /// The SHA-256 of all that was read, where it can be read only once. Default: `None`, it can be read again.
+    fn digest(&self) -> Option<[u8; 32]> {
+        None
+    }
     /// What the open file is like by now; `None` where it was read at once, or nobody can tell. Default: `None`.
     fn metadata(&self) -> Answer<'_, Option<Metadata>> {
         std::future::ready(Ok(None)).boxed()
@@ -168,6 +172,11 @@ pub trait TargetFile: Send + Sync {
     /// wait for their answers. It is asked for once, when nothing else will be written.
     fn flush_behind(&self) -> Option<Answer<'_, ()>> {
         None
+    }
+    /// Whether a part of what was written may be lost without a word, as by a restart of the machine that took it: such a
+    /// file is compared with its source before it gets its name. Default: no.
+    fn is_in_doubt(&self) -> bool {
+        false
     }
     /// The permissions that the file gets when no others are given, as soon as they are known.
     fn granted(&self) -> Option<u32> {

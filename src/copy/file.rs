@@ -111,10 +111,10 @@ impl FileCopy<'_> {
 
         let written = self.pump(reader, &*writer, metadata, begun, meter).await?;
         self.check_unchanged(reader, metadata).await?;
-        // What went through a pipe cannot be read again.
-        let is_pipe = self.source.is_pipe() || self.target.is_pipe();
-        if begun.is_resumed() || (self.verify && !is_pipe) {
-            self.compare(&begun.temporary, written).await?;
+        // What went into a pipe cannot be read again.
+        let is_wanted = self.verify && !self.target.is_pipe();
+        if begun.is_resumed() || writer.is_in_doubt() || is_wanted {
+            self.compare(reader, &begun.temporary, written).await?;
         }
         let change = Change { mode: kept.or(kept_mode), times: metadata.times.filter(|_| self.preserve) };
         let finished = writer.finish(change, &self.place.target).await.map_err(|error| self.at_target(error))?;

@@ -57,6 +57,8 @@ pub(super) struct Growth {
     is_full: bool,
     refusals: u32,
     not_before: Option<Instant>,
+    /// The most that had been copied when all streams were lost, in bytes and files.
+    best: Option<u64>,
 }
 
 /// A time in which the number of streams did not change.
@@ -76,7 +78,7 @@ struct Speed {
 
 impl Growth {
     pub(super) fn new(streams: Streams) -> Self {
-        Self { streams, stage: None, before: None, is_full: false, refusals: 0, not_before: None }
+        Self { streams, stage: None, before: None, is_full: false, refusals: 0, not_before: None, best: None }
     }
 
     /// How many streams there should be, when `open` are open and `opening` are on their way.
@@ -85,12 +87,28 @@ impl Growth {
         if self.is_held(now) {
             return open;
         }
-        auto.min(self.streams.most).min(worth(totals))
+        auto.clamp(1, self.streams.most).min(worth(totals))
     }
 
     /// Whether none is to be opened at present, in place of another either.
     pub(super) fn is_held(&self, now: Instant) -> bool {
-        self.refusals >= MAX_REFUSALS || self.not_before.is_some_and(|until| now < until)
+        self.has_given_up() || self.not_before.is_some_and(|until| now < until)
+    }
+
+    /// Whether none is to be opened any more, unless all are lost.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.refusals >= MAX_REFUSALS
+    }
+
+    /// All streams are lost. If more was copied than the last time, another is opened at once, and what was refused before
+    /// counts no more. If not, it is as if it had been refused: so it comes to an end.
+    pub(super) fn handle_cut_off(&mut self, now: Instant, totals: Totals) {
+        let copied = totals.bytes_done.saturating_add(totals.files_done);
+        if self.best.is_some_and(|best| copied <= best) {
+            self.handle_refused(now);
+        } else {
+            (self.best, self.refusals, self.not_before) = (Some(copied), 0, None);
+        }
     }
 
     /// A stream could not be opened: not now, and perhaps not at all. Those that were on their way with it fail for the
@@ -280,5 +298,28 @@ mod tests {
         }
         world.growth.handle_refused(world.now);
         assert_eq!(world.pass(600_000, |_| 0), 1);
+    }
+
+    #[test]
+    fn when_all_are_lost_others_are_tried_as_long_as_each_carries_something() {
+        let mut world = World::new(Streams::auto(), 64 * MIB);
+        for _ in 0..10 {
+            world.growth.handle_refused(world.now);
+            world.now += Duration::from_mins(1);
+        }
+        assert!(world.growth.has_given_up());
+        for copied in 1..100 {
+            (world.open, world.totals.bytes_done) = (0, copied);
+            world.growth.handle_cut_off(world.now, world.totals);
+            assert_eq!(world.pass(50, |_| 0), 1, "at once, and one at least");
+        }
+        for _ in 0..MAX_REFUSALS {
+            assert!(!world.growth.has_given_up());
+            world.open = 0;
+            world.growth.handle_cut_off(world.now, world.totals);
+            assert_eq!(world.pass(4900, |_| 0), 0, "without a byte it has to wait");
+            world.pass(60_000, |_| 0);
+        }
+        assert!(world.growth.has_given_up());
     }
 }

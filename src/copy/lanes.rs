@@ -2,9 +2,11 @@
 //!
 //! Each stream is a lane with a window of its own, so that a slow one is given less and holds nobody up. What it has in
 //! flight follows what it moves: a window that is emptied quickly grows, one that takes long shrinks. A lane that others
-//! have replaced is retired: it ends what it has begun, and carries something new only when all others are lost.
+//! have replaced is retired: it ends what it has begun, and carries something new only when all others are lost. When all
+//! are lost and somebody sees to another, whoever needs one waits for that.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,6 +73,10 @@ impl State {
 pub(super) struct Lanes {
     states: Mutex<Vec<State>>,
     freed: Notify,
+    /// Somebody opens streams, and has not given up.
+    is_growing: AtomicBool,
+    /// How the last of those that are lost was lost.
+    cause: Mutex<Option<SftpError>>,
     /// What passes is looked at only where that decides something.
     sample: Mutex<Option<Sample>>,
 }
@@ -90,6 +96,23 @@ impl Lanes {
             0 => count(true),
             active => active,
         }
+    }
+
+    /// Whether what needs a stream is worth beginning: one is there, or may come.
+    pub(super) fn is_alive(&self) -> bool {
+        self.is_growing.load(Ordering::SeqCst) || self.open() > 0
+    }
+
+    /// Whether those who need a stream are to wait for it when all are lost.
+    pub(super) fn set_growing(&self, is_growing: bool) {
+        if self.is_growing.swap(is_growing, Ordering::SeqCst) != is_growing {
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// Why there is no stream.
+    pub(super) fn cause(&self) -> SftpError {
+        lock(&self.cause).clone().unwrap_or(SftpError::Ended)
     }
 
     /// How many of those do not compress.
@@ -130,13 +153,28 @@ impl Lanes {
         self.lock()[id].is_lost
     }
 
-    /// The least busy lane; a retired one if there is no other, and a lost one if there is none of those.
-    pub(super) fn pick(self: &Arc<Self>) -> Lane {
+    /// The least busy lane, and a retired one if there is no other. If there is none of those, waits for one, as long as
+    /// one may come; a lost one then.
+    pub(super) async fn pick(self: &Arc<Self>) -> Lane {
+        loop {
+            // Made before the look at the lanes, so that whatever changes after it is heard.
+            let changed = self.freed.notified();
+            match self.try_pick() {
+                Some(lane) => return lane,
+                None => changed.await,
+            }
+        }
+    }
+
+    fn try_pick(self: &Arc<Self>) -> Option<Lane> {
         let mut states = self.lock();
         let busy = |state: &State| (state.is_lost, state.is_retired, state.in_flight, state.uses);
         let (id, state) = states.iter_mut().enumerate().min_by_key(|(_, state)| busy(state)).expect("one at least");
+        if state.is_lost && self.is_growing.load(Ordering::SeqCst) {
+            return None;
+        }
         state.uses += 1;
-        Lane { lanes: Arc::clone(self), id, sftp: state.sftp.clone() }
+        Some(Lane { lanes: Arc::clone(self), id, sftp: state.sftp.clone() })
     }
 
     pub(super) fn lane(self: &Arc<Self>, id: usize) -> Lane {
@@ -146,7 +184,7 @@ impl Lanes {
     }
 
     /// Waits until a lane has room for `length` bytes. The lane `stick` is taken at once as long as it is not lost.
-    /// `None`: none is left that is not in `refused`.
+    /// `None`: none is left that is not in `refused`, and none may come.
     pub(super) async fn room(
         self: &Arc<Self>,
         length: u32,
@@ -173,7 +211,9 @@ impl Lanes {
             (0..states.len()).filter(is_usable).partition(|id| states[*id].is_retired);
         let usable = if active.is_empty() { retired } else { active };
         if usable.is_empty() {
-            return Room::None;
+            let is_cut_off = states.iter().all(|state| state.is_lost);
+            let may_come = is_cut_off && self.is_growing.load(Ordering::SeqCst);
+            return if may_come { Room::Later } else { Room::None };
         }
         let free = |id: &usize| states[*id].has_room(length);
         let spare = |id: &usize| states[*id].pace.window.saturating_sub(states[*id].in_flight);
@@ -190,8 +230,10 @@ impl Lanes {
         Room::Here(slot)
     }
 
-    fn lose(&self, id: usize) {
-        self.lock()[id].is_lost = true;
+    fn lose(&self, id: usize, cause: &SftpError) {
+        if !std::mem::replace(&mut self.lock()[id].is_lost, true) {
+            *lock(&self.cause) = Some(cause.clone());
+        }
         self.freed.notify_waiters();
     }
 
@@ -275,8 +317,10 @@ impl Drop for Slot {
 }
 
 fn heed<T>(lanes: &Lanes, id: usize, outcome: Result<T, SftpError>) -> Result<T, SftpError> {
-    if outcome.as_ref().is_err_and(SftpError::is_fatal) {
-        lanes.lose(id);
+    if let Err(error) = &outcome
+        && error.is_fatal()
+    {
+        lanes.lose(id, error);
     }
     outcome
 }
@@ -316,16 +360,34 @@ mod tests {
         lanes.add(stream().await, StreamKind::Plain);
         lanes.add(stream().await, StreamKind::Compressed);
         lanes.retire_plain();
-        assert_eq!((lanes.open(), lanes.plain(), lanes.pick().id()), (1, 0, 1));
+        assert_eq!((lanes.open(), lanes.plain(), lanes.pick().await.id()), (1, 0, 1));
         let refused = Mutex::default();
         let anywhere = lanes.room(1000, None, &refused).await.unwrap();
         let begun_there = lanes.room(1000, Some(0), &refused).await.unwrap();
         assert_eq!((anywhere.id(), begun_there.id()), (1, 0));
-        lanes.lose(1);
-        assert_eq!((lanes.open(), lanes.pick().id()), (1, 0));
+        lanes.lose(1, &SftpError::Ended);
+        assert_eq!((lanes.open(), lanes.pick().await.id()), (1, 0));
         assert_eq!(lanes.room(1000, None, &refused).await.unwrap().id(), 0);
-        lanes.lose(0);
+        lanes.lose(0, &SftpError::Ended);
         assert_eq!(lanes.open(), 0);
         assert!(lanes.room(1000, None, &refused).await.is_none());
+    }
+    #[tokio::test]
+    async fn without_a_stream_everybody_waits_for_one_as_long_as_one_may_come() {
+        let (lanes, refused) = (Arc::new(Lanes::default()), Mutex::default());
+        lanes.add(stream().await, StreamKind::Plain);
+        lanes.set_growing(true);
+        lanes.lose(0, &SftpError::Ended);
+        assert_eq!((lanes.open(), lanes.is_alive()), (0, true));
+        let (mut room, mut pick) = (Box::pin(lanes.room(1000, Some(0), &refused)), Box::pin(lanes.pick()));
+        assert!(futures_util::poll!(&mut room).is_pending() && futures_util::poll!(&mut pick).is_pending());
+        lanes.add(stream().await, StreamKind::Plain);
+        assert_eq!((room.await.unwrap().id(), pick.await.id()), (1, 1));
+        lanes.lose(1, &SftpError::NotStarted);
+        let (mut room, mut pick) = (Box::pin(lanes.room(1000, Some(0), &refused)), Box::pin(lanes.pick()));
+        assert!(futures_util::poll!(&mut room).is_pending() && futures_util::poll!(&mut pick).is_pending());
+        lanes.set_growing(false);
+        assert!(room.await.is_none() && lanes.is_lost(pick.await.id()));
+        assert!(!lanes.is_alive() && matches!(lanes.cause(), SftpError::NotStarted));
     }
 }

@@ -49,6 +49,7 @@ mod error;
 mod existing;
 mod file;
 mod growth;
+mod handles;
 mod journal;
 mod lanes;
 mod local;
@@ -78,6 +79,8 @@ mod verify;
 mod tests;
 #[cfg(test)]
 mod tests_hostile;
+#[cfg(test)]
+mod tests_lost;
 #[cfg(test)]
 mod tests_pipes;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Opens more streams while a copy goes on: as many as `growth` wants, of the kind that `compression` chooses.
+//! Opens more streams while a copy goes on: as many as `growth` wants, of the kind that `compression` chooses, and others
+//! in place of those that are lost.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use super::remote::OpenStream;
 use super::{Streams, Totals};
 use crate::ssh::sftp::Sftp;
 
-/// Streams that are opened at the same time: OpenSSH's server begins to refuse the eleventh that is not logged in yet.
+/// Streams that are opened at the same time, until one is refused: OpenSSH's server begins to refuse the eleventh that is
+/// not logged in yet, unless it is told otherwise (`MaxStartups`).
 const OPENINGS: usize = 3;
 /// How often the need for more streams is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -30,12 +32,17 @@ pub(super) struct Opening<'a> {
     under_way: FuturesUnordered<BoxFuture<'static, (StreamKind, Outcome)>>,
     /// How many of those compress.
     compressed: usize,
+    /// How many there may be.
+    at_once: usize,
+    /// All streams are lost.
+    is_cut_off: bool,
 }
 
 impl<'a> Opening<'a> {
     pub(super) fn new(lanes: &'a Lanes, open: &'a OpenStream, streams: Streams, compression: Compression) -> Self {
         let (growth, choice) = (Growth::new(streams), Choice::new(compression));
-        Self { lanes, open, growth, choice, under_way: FuturesUnordered::new(), compressed: 0 }
+        let (under_way, compressed) = (FuturesUnordered::new(), 0);
+        Self { lanes, open, growth, choice, under_way, compressed, at_once: OPENINGS, is_cut_off: false }
     }
 
     /// Never ends.
@@ -46,12 +53,25 @@ impl<'a> Opening<'a> {
                 _ = look.tick() => {}
                 Some((kind, outcome)) = self.under_way.next() => self.handle_outcome(kind, outcome, totals()),
             }
-            self.open_what_is_missing(Instant::now(), totals());
+            let (now, totals) = (now(), totals());
+            self.look_for_losses(now, totals);
+            self.open_what_is_missing(now, totals);
         }
     }
 
+    fn look_for_losses(&mut self, now: Instant, totals: Totals) {
+        let was_cut_off = std::mem::replace(&mut self.is_cut_off, self.lanes.open() == 0);
+        if self.is_cut_off && !was_cut_off {
+            tracing::info!(cause = %self.lanes.cause(), "all streams are lost: opening another");
+            self.growth.handle_cut_off(now, totals);
+        }
+        // As long as there are streams, it is their end that decides whether others are tried.
+        let has_given_up = self.is_cut_off && self.growth.has_given_up() && self.under_way.is_empty();
+        self.lanes.set_growing(!has_given_up);
+    }
+
     fn handle_outcome(&mut self, kind: StreamKind, outcome: Outcome, totals: Totals) {
-        let now = Instant::now();
+        let now = now();
         let is_compressed = kind == StreamKind::Compressed;
         self.compressed -= usize::from(is_compressed);
         match outcome {
@@ -65,6 +85,7 @@ impl<'a> Opening<'a> {
             Err(error) => {
                 tracing::info!(%error, "no further stream for now");
                 self.growth.handle_refused(now);
+                self.at_once = 1;
             }
         }
     }
@@ -76,11 +97,24 @@ impl<'a> Opening<'a> {
         let replacing = replaceable.min(self.compressed);
         let adding = self.under_way.len() - replacing;
         let wanted = self.growth.wanted(now, totals, open, adding);
+        // Whatever the data is like, something has to carry it.
+        let kind = kind.or((open == 0).then_some(StreamKind::Plain));
         let Some(kind) = kind.filter(|_| !self.growth.is_held(now)) else { return };
         let missing = wanted.saturating_sub(open + adding) + (replaceable - replacing);
-        for _ in 0..missing.min(OPENINGS.saturating_sub(self.under_way.len())) {
+        for _ in 0..missing.min(self.at_once.saturating_sub(self.under_way.len())) {
             self.compressed += usize::from(kind == StreamKind::Compressed);
             self.under_way.push((self.open)(kind).map(move |outcome| (kind, outcome)).boxed());
         }
+    }
+}
+
+/// On the clock of the timers.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.lanes.set_growing(false);
     }
 }

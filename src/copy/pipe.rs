@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 
@@ -162,6 +163,7 @@ impl SourceFile for InOrder<Reader> {
                 self.end(End::Failed);
                 return Err(error.into());
             }
+            lock(&self.0).hash.update(&data);
             if data.len() < length as usize {
                 self.end(End::Met);
             } else {
@@ -170,6 +172,10 @@ impl SourceFile for InOrder<Reader> {
             Ok(data.into())
         }
         .boxed()
+    }
+
+    fn digest(&self) -> Option<[u8; 32]> {
+        Some(lock(&self.0).hash.clone().finalize().into())
     }
 }
 
@@ -211,6 +217,8 @@ struct State<T> {
     pipe: Option<T>,
     waiting: BTreeMap<u64, oneshot::Sender<T>>,
     end: Option<End>,
+    /// Of what was read.
+    hash: Sha256,
 }
 
 /// Why nothing more goes through.
@@ -223,7 +231,7 @@ enum End {
 
 impl<T> InOrder<T> {
     fn new(pipe: T) -> Self {
-        Self(Mutex::new(State { next: 0, pipe: Some(pipe), waiting: BTreeMap::new(), end: None }))
+        Self(Mutex::new(State { next: 0, pipe: Some(pipe), waiting: BTreeMap::new(), end: None, hash: Sha256::new() }))
     }
 
     /// Waits until everything before `offset` has gone through; `None` behind the end.

@@ -42,7 +42,7 @@ fn is_long(path: &[u8]) -> bool {
 pub(super) async fn explain(lanes: &Arc<Lanes>, path: &BytePath, error: SftpError) -> CopyError {
     let error = meaning(path, error);
     let CopyError::Remote(SftpError::Failure(_)) = &error else { return error };
-    let lane = lanes.pick();
+    let lane = lanes.pick().await;
     if !lane.sftp().offers(Extension::Statvfs) {
         return error;
     }
@@ -67,7 +67,7 @@ pub(super) async fn explain_new(lanes: &Arc<Lanes>, path: &BytePath, error: Sftp
     if !matches!(explained, CopyError::NotTaken(_)) {
         return explained;
     }
-    let lane = lanes.pick();
+    let lane = lanes.pick().await;
     match lane.heed(lane.sftp().stat(path.parent().as_bytes()).await) {
         Ok(parent) if parent.kind().is_some_and(|kind| kind != FileKind::Directory) => CopyError::FileInTheWay,
         _ => explained,

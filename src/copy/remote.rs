@@ -67,9 +67,11 @@ impl RemoteEndpoint {
         self.lanes.add(sftp, StreamKind::Plain);
     }
 
-    /// Lets copies open further streams with `open`, up to `streams`, three at a time, once there is work for them. A
-    /// stream that cannot be opened is no error: after a pause another is tried, four at most. A copy that ends cancels
-    /// those that are not open yet; the others stay for the next copy.
+    /// Lets copies open further streams with `open`, up to `streams`, three at a time, once there is work for them, and in
+    /// place of those that are lost. A stream that cannot be opened is no error: after 5 s another is tried, then after 10
+    /// and 20 s, one at a time from then on. When all are lost a copy waits for another so long, and anew each time that
+    /// it has got further; without another it ends with [`CopyError::Lost`]. A copy that ends cancels those that are not
+    /// open yet; the others stay for the next copy.
     ///
     /// `open` must see to it that it is the same machine, by its host key.
     #[must_use]
@@ -118,7 +120,7 @@ impl RemoteEndpoint {
 
     /// Gives a link a name that a file or link has.
     async fn replace_by_link(&self, path: &BytePath, to: &BytePath, temporary: &BytePath) -> Result<(), SftpError> {
-        let lane = self.lanes.pick();
+        let lane = self.lanes.pick().await;
         let replacing = async {
             lane.sftp().symlink(to.as_bytes(), temporary.as_bytes()).await?;
             let renamed = rename(lane.sftp(), temporary.as_bytes(), path.as_bytes()).await;
@@ -131,7 +133,7 @@ impl RemoteEndpoint {
     }
 
     async fn list_all(&self, path: &BytePath) -> Result<Vec<Entry>, CopyError> {
-        let lane = self.lanes.pick();
+        let lane = self.lanes.pick().await;
         let opened = lane.heed(lane.sftp().open_dir(path.as_bytes()).await);
         let handle = opened.map_err(|error| meaning(path, error))?;
         let (mut entries, mut length, mut ahead) = (Vec::new(), 0, 1);
@@ -168,7 +170,7 @@ impl fmt::Debug for RemoteEndpoint {
 /// Asks on whichever stream is least busy.
 macro_rules! ask {
     ($endpoint:expr, $method:ident($($argument:expr),*)) => {{
-        let lane = $endpoint.lanes.pick();
+        let lane = $endpoint.lanes.pick().await;
         lane.heed(lane.sftp().$method($($argument),*).await)
     }};
 }
@@ -178,8 +180,9 @@ impl Endpoint for RemoteEndpoint {
         Side::Remote(Arc::clone(&self.name))
     }
 
+    /// One that is waited for counts when there is no other.
     fn streams(&self) -> usize {
-        self.lanes.open()
+        self.lanes.open().max(usize::from(self.lanes.is_alive()))
     }
 
     fn grow<'a>(&'a self, totals: &'a (dyn Fn() -> Totals + Send + Sync)) -> BoxFuture<'a, ()> {
@@ -273,7 +276,7 @@ impl Endpoint for RemoteEndpoint {
 
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool> {
         async move {
-            let lane = self.lanes.pick();
+            let lane = self.lanes.pick().await;
             let answer = lane.sftp().mkdir(path.as_bytes(), &Attributes::with_permissions(mode)).await;
             let refused = match lane.heed(answer) {
                 Ok(()) => return Ok(true),

@@ -3,7 +3,6 @@
 //! A file's first bytes go over the stream that opened it, so that a small file costs one handle. What lies behind is
 //! given piece by piece to whichever stream has room; a stream that is lost has its pieces taken over by the others.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +11,8 @@ use futures_util::FutureExt as _;
 use tokio::sync::OnceCell;
 
 use super::endpoint::{Answer, Change, FileKind, Metadata, SourceFile, TargetFile};
-use super::lanes::{Lane, Lanes, Slot};
+use super::handles::{Handles, SPREAD_FROM, opened};
+use super::lanes::{Lanes, Slot};
 use super::refusal::{explain, explain_write};
 use super::remote::{PERMISSION_BITS, attributes_of, metadata_of};
 use super::temporary::temporary_name;
@@ -25,98 +25,6 @@ const PIECE: u32 = 64 * 1024;
 /// The longest write, which is OpenSSH's limit. Each is answered, each answer is a message of the node, and each message costs
 /// an acknowledgement out of the frames that may be sent in a second: with 64 KiB that would be a fifth of them.
 const WRITE_PIECE: u32 = 255 * 1024;
-/// Bytes at the start of a file that stay on its first stream.
-const SPREAD_FROM: u64 = 256 * 1024;
-
-/// A file's handles: one for each stream that carries a part of it.
-struct Handles {
-    lanes: Arc<Lanes>,
-    first: Lane,
-    path: BytePath,
-    flags: OpenFlags,
-    /// What every stream has to find behind the name, when it is a file to be read.
-    expected: Option<Metadata>,
-    open: Mutex<BTreeMap<usize, Arc<OnceCell<Handle>>>>,
-    /// Streams on which the file could not be opened again.
-    refused: Mutex<BTreeSet<usize>>,
-}
-
-impl Handles {
-    fn new(lanes: &Arc<Lanes>, first: Lane, handle: Handle, path: &BytePath, expected: Option<Metadata>) -> Self {
-        let flags = if expected.is_some() { OpenFlags::READ } else { OpenFlags::WRITE };
-        let open = BTreeMap::from([(first.id(), Arc::new(OnceCell::new_with(Some(handle))))]);
-        Self {
-            lanes: Arc::clone(lanes),
-            first,
-            path: path.clone(),
-            flags,
-            expected,
-            open: Mutex::new(open),
-            refused: Mutex::default(),
-        }
-    }
-
-    /// Waits for a stream with room for `length` bytes at `offset`.
-    async fn slot(&self, offset: u64, length: u32) -> Result<(Slot, Arc<OnceCell<Handle>>), CopyError> {
-        let stick = (offset < SPREAD_FROM).then_some(self.first.id());
-        let mut refusal = None;
-        while let Some(slot) = self.lanes.room(length, stick, &self.refused).await {
-            match self.handle_on(&slot).await {
-                Ok(handle) => return Ok((slot, handle)),
-                Err(error) => {
-                    tracing::debug!(%error, path = %self.path, "a stream cannot carry a part of this file");
-                    lock(&self.refused).insert(slot.id());
-                    refusal = Some(error);
-                }
-            }
-        }
-        Err(refusal.unwrap_or(CopyError::Remote(SftpError::Ended)))
-    }
-
-    async fn handle_on(&self, slot: &Slot) -> Result<Arc<OnceCell<Handle>>, CopyError> {
-        let cell = Arc::clone(lock(&self.open).entry(slot.id()).or_default());
-        cell.get_or_try_init(|| self.open_again(slot)).await?;
-        Ok(cell)
-    }
-
-    async fn open_again(&self, slot: &Slot) -> Result<Handle, CopyError> {
-        let opening = async {
-            let handle = slot.sftp().open(self.path.as_bytes(), self.flags, &Attributes::default()).await?;
-            let found = slot.sftp().fstat(&handle).await?;
-            Ok((handle, metadata_of(&found)))
-        };
-        let (handle, found) = slot.heed(opening.await)?;
-        match &self.expected {
-            Some(expected) if !is_same(expected, &found) => Err(CopyError::Replaced),
-            _ => Ok(handle),
-        }
-    }
-
-    /// A handle on a stream that is not lost; any handle if all are.
-    fn any(&self) -> (usize, Arc<OnceCell<Handle>>) {
-        let open = lock(&self.open);
-        let usable = |id: &usize| open[id].initialized() && !self.lanes.is_lost(*id);
-        let first = self.first.id();
-        let id = Some(first).filter(usable).or_else(|| open.keys().copied().find(usable)).unwrap_or(first);
-        (id, Arc::clone(&open[&id]))
-    }
-
-    /// Whether an operation that failed so can be done by another stream.
-    fn can_go_on(&self, error: &SftpError) -> bool {
-        error.is_fatal() && self.lanes.open() > 0
-    }
-}
-
-fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    let modified = |metadata: &Metadata| metadata.times.map(|(_, modified)| modified);
-    (one.kind, one.size, modified(one)) == (other.kind, other.size, modified(other))
-}
-
-/// The handle that `Handles` gave out, which is open.
-fn opened(cell: &OnceCell<Handle>) -> Result<&Handle, SftpError> {
-    cell.get().ok_or(SftpError::Ended)
-}
-
 /// A file open for reading.
 pub(super) struct RemoteSource {
     handles: Handles,
@@ -130,7 +38,7 @@ pub(super) struct RemoteSource {
 impl RemoteSource {
     /// Opens a file. Two round trips, in the second of which a file of at most a piece is read whole.
     pub(super) async fn open(lanes: &Arc<Lanes>, path: &BytePath, size: u64) -> Result<(Self, Metadata), SftpError> {
-        let lane = lanes.pick();
+        let lane = lanes.pick().await;
         let opening = async {
             let sftp = lane.sftp();
             let handle = sftp.open(path.as_bytes(), OpenFlags::READ, &Attributes::default()).await?;
@@ -194,10 +102,14 @@ impl SourceFile for RemoteSource {
             if self.is_whole_ahead {
                 return Ok(None);
             }
-            let (id, cell) = self.handles.any();
-            let lane = self.handles.lanes.lane(id);
-            let told = async { lane.sftp().fstat(opened(&cell)?).await };
-            Ok(Some(metadata_of(&lane.heed(told.await)?)))
+            loop {
+                let (lane, cell) = self.handles.some().await?;
+                let told = async { lane.sftp().fstat(opened(&cell)?).await };
+                match lane.heed(told.await) {
+                    Err(error) if self.handles.can_go_on(&error) => {}
+                    told => return Ok(Some(metadata_of(&told?))),
+                }
+            }
         }
         .boxed()
     }
@@ -217,6 +129,8 @@ pub(super) struct RemoteTarget {
     end: AtomicU64,
     /// Writes that wait to be sent: what the server is asked now it would do before them.
     waiting: AtomicUsize,
+    /// How many of its streams were lost when somebody asked whether it is in doubt.
+    doubted: AtomicUsize,
 }
 
 /// The attributes that the server gave a new file, and whether the file is closed to others since.
@@ -230,7 +144,7 @@ impl RemoteTarget {
     /// Creates a file. One round trip: that it is closed to others is asked for before any of its content is sent, and
     /// the server carries out what concerns one handle in order.
     pub(super) async fn create(lanes: &Arc<Lanes>, path: &BytePath, mode: u32) -> Result<Self, SftpError> {
-        let lane = lanes.pick();
+        let lane = lanes.pick().await;
         let creating = async {
             let sftp = lane.sftp();
             let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
@@ -251,7 +165,7 @@ impl RemoteTarget {
 
     /// Opens a file that `create` made before, and that was given no name yet.
     pub(super) async fn reopen(lanes: &Arc<Lanes>, path: &BytePath, granted: u32) -> Result<Self, SftpError> {
-        let lane = lanes.pick();
+        let lane = lanes.pick().await;
         let opening = async {
             let handle = lane.sftp().open(path.as_bytes(), OpenFlags::WRITE, &Attributes::default()).await?;
             Ok((handle, lane.sftp().limits().await))
@@ -270,6 +184,7 @@ impl RemoteTarget {
             is_synced: AtomicBool::new(false),
             end: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
+            doubted: AtomicUsize::new(0),
         }
     }
 
@@ -324,26 +239,32 @@ impl RemoteTarget {
     }
 
     async fn flush(&self) -> Result<(), SftpError> {
-        let (id, cell) = self.handles.any();
         // Pieces that were added just before this may have been begun only now, or still wait to be sent.
         let is_behind = !self.is_spread.load(Ordering::Relaxed) && self.waiting.load(Ordering::Relaxed) == 0;
-        if id != self.handles.first.id() || !is_behind {
-            return Ok(());
+        let Some((lane, cell)) = self.handles.on_first().filter(|_| is_behind) else { return Ok(()) };
+        match lane.heed(self.sync(lane.sftp(), opened(&cell)?).await) {
+            // It is done at the end, by another stream.
+            Err(error) if self.handles.can_go_on(&error) => Ok(()),
+            synced => synced,
         }
-        self.handles.first.heed(self.sync(self.handles.first.sftp(), opened(&cell)?).await)
     }
 
-    /// As [`RemoteTarget::sync`], on whichever stream is there.
-    async fn sync_somewhere(&self) -> Result<(), SftpError> {
-        let (id, cell) = self.handles.any();
-        let lane = self.handles.lanes.lane(id);
-        lane.heed(async { self.sync(lane.sftp(), opened(&cell)?).await }.await)
+    /// Forces everything to the disk, on whichever stream is there.
+    async fn sync_somewhere(&self) -> Result<(), CopyError> {
+        let (lane, cell) = self.handles.some().await?;
+        if self.handles.lost() > self.doubted.load(Ordering::Relaxed) {
+            // One more is lost since somebody asked whether the file is in doubt.
+            return Err(self.handles.lanes.cause().into());
+        }
+        match lane.heed(async { self.sync(lane.sftp(), opened(&cell)?).await }.await) {
+            Err(error) => Err(self.explain_write(error).await),
+            synced => Ok(synced?),
+        }
     }
 
-    async fn publish(self, change: Change, to: &BytePath) -> Result<Metadata, SftpError> {
-        let (id, cell) = self.handles.any();
-        let lane = self.handles.lanes.lane(id);
-        lane.heed(self.publish_on(lane.sftp(), cell, change, to).await)
+    async fn publish(self, change: Change, to: &BytePath) -> Result<Metadata, CopyError> {
+        let (lane, cell) = self.handles.some().await?;
+        Ok(lane.heed(self.publish_on(lane.sftp(), cell, change, to).await)?)
     }
 
     /// The attributes, the end of the handle and the new name leave together; the content is safe by now.
@@ -430,15 +351,19 @@ impl TargetFile for RemoteTarget {
         granted.as_ref().and_then(|granted| granted.as_ref().ok().copied())
     }
 
+    fn is_in_doubt(&self) -> bool {
+        let lost = self.handles.lost();
+        self.doubted.store(lost, Ordering::Relaxed);
+        lost > 0
+    }
+
     fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
         let (lanes, path) = (Arc::clone(&self.handles.lanes), self.handles.path.clone());
         async move {
-            if let Err(error) = self.sync_somewhere().await {
-                return Err(self.explain_write(error).await);
-            }
+            self.sync_somewhere().await?;
             match self.publish(change, to).await {
-                Err(error) => Err(explain(&lanes, &path, error).await),
-                Ok(metadata) => Ok(metadata),
+                Err(CopyError::Remote(error)) => Err(explain(&lanes, &path, error).await),
+                published => published,
             }
         }
         .boxed()

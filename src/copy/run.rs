@@ -67,8 +67,9 @@ impl<'a> Run<'a> {
         let growing = join_all(self.endpoints().map(|endpoint| endpoint.grow(&totals)));
         tokio::select! {
             biased;
-            outcome = self.copy_all() => outcome.map_err(|error| self.with_the_way_on(error)),
+            // First, so that a stream that is lost right away is waited for too.
             _ = growing => unreachable!("an endpoint grows until it is cancelled"),
+            outcome = self.copy_all() => outcome.map_err(|error| self.with_the_way_on(error)),
         }
     }
 
@@ -210,8 +211,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Does something again as long as it fails with a stream that has others beside it. Whatever it had done by then
-    /// can be done again.
+    /// Does something again as long as it fails with a stream that has others beside it, or will have. Whatever it had
+    /// done by then can be done again.
     async fn again_if_lost<T, F, O>(&self, mut attempt: F) -> Result<T, Failure>
     where
         F: FnMut() -> O,

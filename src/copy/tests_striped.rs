@@ -10,10 +10,10 @@ use crate::ssh::sftp::scripted::serve_some;
 use crate::ssh::sftp::{Attributes, Sftp};
 
 /// The files of one machine, which any number of servers serve.
-type Disk = Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>;
+pub(super) type Disk = Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>;
 
 /// A server that is gone after so many requests. A handle is the name of its file.
-fn server(disk: &Disk, requests: usize) -> DuplexStream {
+pub(super) fn server(disk: &Disk, requests: usize) -> DuplexStream {
     server_offering(&[], disk, requests)
 }
 
@@ -73,7 +73,7 @@ async fn node(disk: &Disk, lives: &[usize]) -> RemoteEndpoint {
     endpoint
 }
 
-fn content(length: usize) -> Vec<u8> {
+pub(super) fn content(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from(at * 31 / 7 % 251).unwrap()).collect()
 }
 

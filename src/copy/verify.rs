@@ -17,9 +17,20 @@ const AHEAD: u64 = 4 * 1024 * 1024;
 
 impl FileCopy<'_> {
     /// Compares the source and what was written of it, both of `size` bytes, by SHA-256.
-    pub(super) async fn compare(&self, temporary: &BytePath, size: u64) -> Result<(), Failure> {
+    pub(super) async fn compare(
+        &self,
+        reader: &dyn SourceFile,
+        temporary: &BytePath,
+        size: u64,
+    ) -> Result<(), Failure> {
+        let of_source = async {
+            match reader.digest() {
+                Some(digest) => Ok(digest),
+                None => digest(self.source, &self.place.source, size, self.budget).await,
+            }
+        };
         let (source, target) = join(
-            digest(self.source, &self.place.source, size, self.budget),
+            of_source,
             digest(self.target, temporary, size, self.budget),
         )
         .await;
