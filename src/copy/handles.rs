@@ -28,7 +28,13 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    pub(super) fn new(lanes: &Arc<Lanes>, first: Lane, handle: Handle, path: &BytePath, expected: Option<Metadata>) -> Self {
+    pub(super) fn new(
+        lanes: &Arc<Lanes>,
+        first: Lane,
+        handle: Handle,
+        path: &BytePath,
+        expected: Option<Metadata>,
+    ) -> Self {
         let flags = if expected.is_some() { OpenFlags::READ } else { OpenFlags::WRITE };
         let open = BTreeMap::from([(first.id(), Arc::new(OnceCell::new_with(Some(handle))))]);
         Self {

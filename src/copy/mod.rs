@@ -28,7 +28,8 @@
 //! inside the destination is never written through: a file takes its place, a directory is refused.
 //!
 //! A node's files go over one stream, or over several that [`RemoteEndpoint::more_streams`] opens while that pays: large
-//! files piece by piece, small ones one by one. A stream that is lost has its work done by the others. Where
+//! files piece by piece, small ones one by one. A stream that is lost has its work done by the others, or by another that
+//! is opened in its place. Where
 //! [`RemoteEndpoint::compression`] allows it and the data is worth it, streams that compress replace those that do not.
 //!
 //! With a [journal](CopyOptions::journal) a copy that was interrupted goes on where it was when it is made again.

@@ -1,5 +1,6 @@
 //! Copies whose streams are all lost, and that get others.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,13 +12,13 @@ use crate::ssh::sftp::Sftp;
 
 /// A machine whose streams live for so many requests, one after the other; then it is out of reach. Counts what was opened.
 async fn node(disk: &Disk, lives: &[usize], streams: Streams) -> (RemoteEndpoint, Arc<AtomicUsize>) {
-    let (first, later) = lives.split_first().expect("one at least");
-    let first = Sftp::new(server(disk, *first)).await.unwrap();
-    let (disk, later) = (Arc::clone(disk), Arc::new(Mutex::new(later.to_vec().into_iter())));
+    let mut later: VecDeque<_> = lives.iter().copied().collect();
+    let first = Sftp::new(server(disk, later.pop_front().expect("one at least"))).await.unwrap();
+    let (disk, later) = (Arc::clone(disk), Mutex::new(later));
     let opened = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&opened);
     let open = move |_| {
-        let life = later.lock().unwrap().next();
+        let life = later.lock().unwrap().pop_front();
         count.fetch_add(1, Ordering::Relaxed);
         let disk = Arc::clone(&disk);
         async move {

@@ -29,11 +29,7 @@ impl FileCopy<'_> {
                 None => digest(self.source, &self.place.source, size, self.budget).await,
             }
         };
-        let (source, target) = join(
-            of_source,
-            digest(self.target, temporary, size, self.budget),
-        )
-        .await;
+        let (source, target) = join(of_source, digest(self.target, temporary, size, self.budget)).await;
         let (source, target) =
             (source.map_err(|error| self.at_source(error))?, target.map_err(|error| self.at_target(error))?);
         if source == target {

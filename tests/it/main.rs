@@ -13,6 +13,7 @@ mod copy_cli_shown;
 mod copy_compression;
 mod copy_endpoints;
 mod copy_failures;
+mod copy_lost;
 mod copy_resume;
 mod copy_resume_cli;
 mod copy_scp;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::files::{Files, start_sftp};
 use super::settings::SsmcpSettings;
-use crate::cli::connect::{Dialer, Redialer};
+use crate::cli::connect::{Dialer, Redialer, close};
 use crate::cli::report::CliError;
 use crate::cli::stdio;
 use crate::cli::target::{Operand, Target};
@@ -37,8 +37,9 @@ async fn connect(target: &Target, dialer: &Dialer<'_>, settings: &SsmcpSettings)
     let mut files = Files::open(&connection, &target.node, settings).await?;
     if let Files::Sftp(endpoint) = files {
         let mut endpoint = endpoint.compression(settings.compression).account(&dialer.account(target));
-        endpoint = hashing(endpoint, &connection);
-        if let Some(redialer) = dialer.again(target, &connection).map(Arc::new) {
+        let redialer = dialer.again(target, &connection).map(Arc::new);
+        endpoint = hashing(endpoint, &connection, redialer.clone());
+        if let Some(redialer) = redialer {
             endpoint = endpoint.more_streams(settings.streams, move |kind| another_stream(Arc::clone(&redialer), kind));
         }
         files = Files::Sftp(endpoint);
@@ -46,15 +47,21 @@ async fn connect(target: &Target, dialer: &Dialer<'_>, settings: &SsmcpSettings)
     Ok(Node { target: target.clone(), connection, files })
 }
 
-/// Lets files be hashed over there, by the connection that is open already.
-fn hashing(endpoint: RemoteEndpoint, connection: &Arc<Connection>) -> RemoteEndpoint {
+/// Lets files be hashed over there, by the connection that is open already, or by one of its own when that is gone.
+fn hashing(endpoint: RemoteEndpoint, connection: &Arc<Connection>, redialer: Option<Arc<Redialer>>) -> RemoteEndpoint {
     let connection = Arc::downgrade(connection);
     endpoint.commands(move |command| {
-        let connection = connection.upgrade();
+        let (connection, redialer) = (connection.upgrade(), redialer.clone());
         async move {
-            match connection {
-                Some(connection) => connection.command(command).output().await,
-                None => Err(SshError::Lost(Lost::Eof)),
+            match (connection.filter(|connection| !connection.is_closed()), redialer) {
+                (Some(connection), _) => connection.command(command).output().await,
+                (None, Some(redialer)) => {
+                    let connection = redialer.connect(false).await.map_err(|_| SshError::Lost(Lost::Eof))?;
+                    let output = connection.command(command).output().await;
+                    close(connection).await;
+                    output
+                }
+                (None, None) => Err(SshError::Lost(Lost::Eof)),
             }
         }
     })
