@@ -75,7 +75,6 @@ const SSH: &[Row] = &[
 ];
 
 const SCP: &[Row] = &[
-    ("12", "choose a version of the SSH protocol", "it is the second"),
     ("A", "forward the SSH agent", THROUGH_HERE),
     ("D", "start an SFTP server without SSH", "the node's own is used; `ssmcp` connects by itself"),
     ("F", "read another configuration file", NO_FILE),

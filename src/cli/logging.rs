@@ -3,7 +3,6 @@
 //! Events of other crates are never printed: they may hold tokens.
 
 use std::fmt::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
@@ -23,16 +22,15 @@ pub(crate) fn init(level: LogLevel) {
     let _ = tracing_subscriber::registry().with(Lines { level }).try_init();
 }
 
-/// The same, and after the stage `last` prints once how long it has been since `started`.
-pub(crate) fn init_with_total(level: LogLevel, last: &'static str, started: Instant) {
-    let total = Total { last, started, is_printed: AtomicBool::new(false) };
-    let _ = tracing_subscriber::registry().with(Lines { level }).with(total).try_init();
-}
-
 /// Reports a stage of the commands' own in the form that the library uses.
 pub(crate) fn stage(name: &'static str, elapsed: Duration) {
     let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     tracing::info!(target: "ssmssh::stage", stage = name, elapsed_us);
+}
+
+/// Tells how long the whole way in took.
+pub(crate) fn ready(started: Instant) {
+    tracing::info!(target: "ssmssh::detail", "ready after {}", milliseconds(started.elapsed()));
 }
 
 /// One line on stderr for each event that is wanted.
@@ -65,24 +63,6 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut fields = Fields::default();
         event.record(&mut fields);
         report::note(&line(event.metadata(), &fields));
-    }
-}
-
-/// Tells how long the whole way in took.
-struct Total {
-    last: &'static str,
-    started: Instant,
-    is_printed: AtomicBool,
-}
-
-impl<S: Subscriber> Layer<S> for Total {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let is_last = event.metadata().target() == STAGE_TARGET && fields.stage.as_deref() == Some(self.last);
-        if is_last && !self.is_printed.swap(true, Ordering::Relaxed) {
-            report::note(&format!("ready after {}", milliseconds(self.started.elapsed())));
-        }
     }
 }
 

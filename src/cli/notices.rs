@@ -32,10 +32,10 @@ pub(crate) async fn follow(mut connection: watch::Receiver<ConnectionState>, pat
         match &state {
             ConnectionState::Closed => return,
             ConnectionState::Reconnecting { since, cause, .. } => {
-                outage.begin(*since, "connection lost, reconnecting…", cause);
+                outage.begin(Kind::Lost, *since, cause);
             }
             ConnectionState::Unanswered { since, .. } => {
-                outage.begin(*since, "the node does not answer…", "still waiting");
+                outage.begin(Kind::Silent, *since, "still waiting");
             }
             _ => outage.end(),
         }
@@ -46,38 +46,64 @@ pub(crate) async fn follow(mut connection: watch::Receiver<ConnectionState>, pat
     }
 }
 
+/// What it is that does not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// There is no connection.
+    Lost,
+    /// There is one, and nobody answers at its end.
+    Silent,
+}
+
+impl Kind {
+    fn beginning(self) -> &'static str {
+        match self {
+            Self::Lost => "connection lost, reconnecting…",
+            Self::Silent => "the node does not answer…",
+        }
+    }
+
+    fn end(self) -> &'static str {
+        match self {
+            Self::Lost => "connected again",
+            Self::Silent => "the node answers again",
+        }
+    }
+}
+
 /// The outage under way, if there is one.
 #[derive(Debug, Default)]
 struct Outage {
-    since: Option<Instant>,
-    what: &'static str,
+    now: Option<(Kind, Instant)>,
     cause: String,
     is_told: bool,
 }
 
 impl Outage {
     /// A connection that came back and was lost again before it carried anything goes on with the same outage.
-    fn begin(&mut self, since: Instant, what: &'static str, cause: &str) {
-        (self.since, self.what) = (Some(since), what);
+    fn begin(&mut self, kind: Kind, since: Instant, cause: &str) {
+        self.is_told &= self.now.is_some_and(|(before, _)| before == kind);
+        self.now = Some((kind, since));
         cause.clone_into(&mut self.cause);
     }
 
     fn end(&mut self) {
-        let Some(since) = self.since.take() else { return };
+        let Some((kind, since)) = self.now.take() else { return };
         if std::mem::take(&mut self.is_told) {
-            report::aside(&format!("connected again after {} s", tenths(since.elapsed())));
+            report::aside(&format!("{} after {} s", kind.end(), tenths(since.elapsed())));
         }
     }
 
     /// Returns when it has lasted for `patience` and was not told yet.
     async fn outlast(&self, patience: Duration) {
-        match self.since.filter(|_| !self.is_told) {
-            Some(since) => sleep(patience.saturating_sub(since.elapsed())).await,
+        match self.now.filter(|_| !self.is_told) {
+            Some((_, since)) => sleep(patience.saturating_sub(since.elapsed())).await,
             None => pending().await,
         }
     }
 
     fn tell(&mut self, interactive: bool) {
+        let Some((kind, _)) = self.now else { return };
         self.is_told = true;
         let advice = match (interactive, terminal::is_raw()) {
             (true, true) => "~. to give up",
@@ -85,7 +111,7 @@ impl Outage {
             (true, false) => "Ctrl-C to give up",
             (false, _) => &self.cause,
         };
-        report::aside(&format!("{} {advice}", self.what));
+        report::aside(&format!("{} {advice}", kind.beginning()));
     }
 }
 

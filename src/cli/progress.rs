@@ -100,13 +100,8 @@ impl ProgressLines {
         Self { is_shown, started: Instant::now(), shown: Mutex::default() }
     }
 
-    /// Takes in an event; failures stay on the screen as lines of their own.
+    /// Takes in an event.
     pub(crate) fn show(&self, progress: Progress<'_>) {
-        match progress.event {
-            Event::Failed(failure) => report::note(&failure.to_string()),
-            Event::Said { side, text } => report::note(&format!("{side}: {text}")),
-            _ => {}
-        }
         if !self.is_shown {
             return;
         }
@@ -178,7 +173,9 @@ impl Shown {
         self.totals = progress.totals;
         match progress.event {
             Event::Started { path, size } => self.advance(path, size, 0, now),
-            Event::Advanced { path, size, written } => self.advance(path, size, written, now),
+            Event::Advanced { path, size, written } | Event::Resumed { path, size, kept: written } => {
+                self.advance(path, size, written, now);
+            }
             Event::Finished { path } if self.is_in_hand(path) => self.in_hand = None,
             _ => {}
         }

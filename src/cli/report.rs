@@ -45,10 +45,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// Neither this source nor the target is on a node.
-    #[error(
-        "{} and the target are both on this machine, where `cp` copies; a side on a node is written `[USER@]NODE:PATH`",
-        .0
-    )]
+    #[error("{}; a side on a node is written `[USER@]NODE:PATH`", both_local(.0))]
     BothLocal(Operand),
     #[error("cannot use SFTP on {node}")]
     Sftp { node: TargetId, source: SftpError },
@@ -67,6 +64,13 @@ pub(crate) enum CliError {
     /// The user's terminal could not be used.
     #[error("cannot {action} the terminal: {source}")]
     Terminal { action: &'static str, source: io::Error },
+}
+
+fn both_local(source: &Operand) -> String {
+    match source {
+        Operand::Pipe => "standard input and the target are both on this machine".to_owned(),
+        source => format!("{source} and the target are both on this machine, where `cp` copies"),
+    }
 }
 
 /// What is said about a failure.
@@ -100,6 +104,11 @@ pub(crate) fn message(error: &CliError) -> String {
 /// Prints one line of information.
 pub(crate) fn note(line: &str) {
     write_stderr(&format!("{}: {}\n", program(), escape(line)));
+}
+
+/// Prints what would help against something that was told before.
+pub(crate) fn advise(line: &str) {
+    note(&format!("hint: {line}"));
 }
 
 /// Prints one line of information in between what a remote terminal shows, whose cursor may be anywhere on its line.

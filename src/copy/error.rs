@@ -34,8 +34,13 @@ pub enum CopyError {
     #[error("nothing to copy")]
     NoSources,
     /// Several sources, or a path with a slash at its end, need a directory as the target.
-    #[error("{0}: the target is not a directory")]
-    TargetNotDirectory(BytePath),
+    #[error("{}{path}: the target is not a directory", prefix(side))]
+    TargetNotDirectory {
+        /// The side of the target.
+        side: Side,
+        /// The target as it was given.
+        path: BytePath,
+    },
     /// The connection to one side is lost; nothing more can be copied.
     #[error("the connection to {side} was lost during the copy")]
     Lost {
@@ -72,6 +77,9 @@ pub enum CopyError {
     /// What comes out of a pipe was to be copied into a directory.
     #[error("has no name that it could get in a directory: name the file")]
     Nameless,
+    /// Several sources were to be written to a pipe.
+    #[error("takes one file, and there are {0}")]
+    SeveralIntoPipe(usize),
     /// A directory was to be written to a pipe.
     #[error("takes one file; a directory cannot be written to it")]
     DirectoryIntoPipe,
@@ -84,6 +92,9 @@ pub enum CopyError {
     /// A link that the user did not name is where a directory would be: what is behind it may lie anywhere.
     #[error("a link is where the directory should be, and a copy does not write through it")]
     LinkInTheWay,
+    /// A link was to be followed, and nothing is there.
+    #[error("is a link that leads nowhere")]
+    DanglingLink,
     /// A side that knows no links was asked to keep one.
     #[error("links cannot be kept as links on this side")]
     NoLinks,
@@ -147,8 +158,9 @@ pub enum CopyError {
     /// A name, or the whole path, is longer than the side can take.
     #[error("the name or the path is too long for that side")]
     TooLongName,
-    /// The server did not take content or a new name, for no reason that could be found out.
-    #[error("{0}; a quota or a limit on the size of files may be the reason")]
+    /// The server did not take content or a new name, for no reason that could be found out: a quota or a limit on the size
+    /// of files may be it.
+    #[error("{0}")]
     NotTaken(#[source] SftpError),
     /// A listing holds a name that could lead outside its directory.
     #[error("the listing holds the name `{0}`, which no file can have")]
@@ -222,7 +234,7 @@ impl CopyError {
 
 /// What could not be copied, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{}{}{error}", prefix(side), subject(path, error))]
+#[error("{}{error}", place(side, path, error))]
 #[non_exhaustive]
 pub struct Failure {
     /// The side where it went wrong.
@@ -251,9 +263,13 @@ impl Failure {
     }
 }
 
-/// The path, unless the error names it itself.
-fn subject(path: &BytePath, error: &CopyError) -> String {
-    if matches!(error, CopyError::TargetNotDirectory(_)) { String::new() } else { format!("{path}: ") }
+/// What stands before an error, unless it names its place itself.
+fn place(side: &Side, path: &BytePath, error: &CopyError) -> String {
+    if matches!(error, CopyError::TargetNotDirectory { .. }) {
+        String::new()
+    } else {
+        format!("{}{path}: ", prefix(side))
+    }
 }
 
 /// What stands before a path in a message.

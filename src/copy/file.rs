@@ -48,7 +48,8 @@ impl FileCopy<'_> {
     /// Copies the file; returns its size. On failure the target is as it was.
     pub(super) async fn run(&self, meter: &mut FileMeter<'_, '_>) -> Result<u64, Failure> {
         if self.place.target.is_directory_like() {
-            return Err(self.at_target(CopyError::TargetNotDirectory(self.place.target.clone())));
+            let (side, path) = (self.target.side(), self.place.target.clone());
+            return Err(self.at_target(CopyError::TargetNotDirectory { side, path }));
         }
         let size = self.found.size.unwrap_or(0);
         if self.is_done_before().await? {
@@ -143,6 +144,7 @@ impl FileCopy<'_> {
         writer: &dyn TargetFile,
         size: u64,
         begun: &Begun,
+        meter: &mut FileMeter<'_, '_>,
     ) -> Result<Ranges, Failure> {
         let mut ranges = begun.written.clone();
         if writer.has_holes() {
@@ -151,6 +153,7 @@ impl FileCopy<'_> {
                 ranges.insert(hole.start, hole.end);
             }
         }
+        meter.left_out(ranges.total() - begun.written.total());
         Ok(ranges)
     }
 
@@ -168,7 +171,10 @@ impl FileCopy<'_> {
         let piece = reader.max_read().min(writer.max_write()).min(self.limit.map_or(u32::MAX, Limit::piece));
         let window = Window { piece, in_flight: PIPE_WINDOW };
         let mut transfer = match size {
-            Some(size) => Transfer::resume(size, window, self.not_to_be_moved(reader, writer, size, begun).await?),
+            Some(size) => {
+                let moved = self.not_to_be_moved(reader, writer, size, begun, meter).await?;
+                Transfer::resume(size, window, moved)
+            }
             None => Transfer::new(None, window),
         };
         let mut notes = self.notes(begun, writer);

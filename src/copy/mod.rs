@@ -141,7 +141,8 @@ pub struct CopyOptions {
     /// Which files are left as they are at the target. Default: none, all are replaced. Costs a question for each file
     /// that may be there.
     pub skip: Skip,
-    /// Only find out what would be copied: [`Event::WouldCopy`] tells each file, and nothing is written. Default: off.
+    /// Only find out what would be copied: [`Event::WouldCopy`] tells each file, nothing is written, and no file counts as
+    /// copied. Default: off.
     pub dry_run: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::plan::Found;
-use super::{BytePath, Failure, Side};
+use super::{BytePath, Failure, Side, Skip};
 
 /// Something happened.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ pub enum Event<'a> {
         path: &'a BytePath,
         /// Its size in bytes, where that is known.
         size: Option<u64>,
-        /// How many of its bytes are written now.
+        /// How many of its bytes are written now, those included that are left out because they are a hole.
         written: u64,
     },
     /// A file has its name and all its bytes.
@@ -42,10 +42,21 @@ pub enum Event<'a> {
         /// The file, on the side it comes from.
         path: &'a BytePath,
     },
-    /// A file was left as it is, as [`Skip`](super::Skip) has it.
+    /// A file is not begun anew: an earlier run of the same copy has written some or all of it.
+    Resumed {
+        /// The file, on the side it comes from.
+        path: &'a BytePath,
+        /// Its size in bytes, where that is known.
+        size: Option<u64>,
+        /// How many of its bytes are kept.
+        kept: u64,
+    },
+    /// A file was left as it is.
     Skipped {
         /// The file, on the side it comes from.
         path: &'a BytePath,
+        /// The rule that says so.
+        rule: Skip,
     },
     /// A dry run has found a file that would be copied.
     WouldCopy {
@@ -53,6 +64,8 @@ pub enum Event<'a> {
         path: &'a BytePath,
         /// The name that it would get.
         target: &'a BytePath,
+        /// Its size in bytes, where that is known. A link has none.
+        size: Option<u64>,
     },
     /// Something could not be copied.
     Failed(&'a Failure),
@@ -75,7 +88,7 @@ pub struct Totals {
     pub files_done: u64,
     /// Files that were left as they are.
     pub files_skipped: u64,
-    /// Bytes in the files found so far, those that failed or were skipped not counted.
+    /// Bytes in the files found so far, those that failed or were skipped, and holes, not counted.
     pub bytes: u64,
     /// Bytes written, those included that an earlier run of the same copy wrote.
     pub bytes_done: u64,
@@ -113,8 +126,8 @@ impl<'a> Meter<'a> {
     }
 
     /// A file that was found is left as it is.
-    pub(super) fn skipped(&self, path: &BytePath, size: u64) {
-        self.tell(Event::Skipped { path }, |totals| {
+    pub(super) fn skipped(&self, path: &BytePath, size: u64, rule: Skip) {
+        self.tell(Event::Skipped { path, rule }, |totals| {
             totals.files = totals.files.saturating_sub(1);
             totals.bytes = totals.bytes.saturating_sub(size);
             totals.files_skipped += 1;
@@ -140,11 +153,13 @@ pub(super) struct FileMeter<'a, 'b> {
     size: Option<u64>,
     written: u64,
     kept: u64,
+    /// Bytes of holes, which are neither read nor written.
+    holes: u64,
 }
 
 impl<'a, 'b> FileMeter<'a, 'b> {
     pub(super) fn new(meter: &'a Meter<'b>, path: &'a BytePath, size: Option<u64>) -> Self {
-        Self { meter, path, size, written: 0, kept: 0 }
+        Self { meter, path, size, written: 0, kept: 0, holes: 0 }
     }
 
     /// Bytes were written, by the way of so many streams.
@@ -161,32 +176,43 @@ impl<'a, 'b> FileMeter<'a, 'b> {
         if bytes > 0 {
             self.written += bytes;
             self.kept += bytes;
-            self.meter.tell(self.event(), |totals| {
+            let event = Event::Resumed { path: self.path, size: self.size, kept: bytes };
+            self.meter.tell(event, |totals| {
                 totals.bytes_done += bytes;
                 totals.bytes_kept += bytes;
             });
         }
     }
 
+    /// So much is a hole.
+    pub(super) fn left_out(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.holes += bytes;
+            self.meter.tell(self.event(), |totals| totals.bytes = totals.bytes.saturating_sub(bytes));
+        }
+    }
+
     /// What was written is lost, or will be found again.
     pub(super) fn start_over(&mut self) {
         let (lost, kept) = (std::mem::take(&mut self.written), std::mem::take(&mut self.kept));
-        if lost > 0 {
+        let holes = std::mem::take(&mut self.holes);
+        if lost > 0 || holes > 0 {
             self.meter.tell(self.event(), |totals| {
                 totals.bytes_done -= lost;
                 totals.bytes_kept -= kept;
+                totals.bytes += holes;
             });
         }
     }
 
     fn event(&self) -> Event<'a> {
-        Event::Advanced { path: self.path, size: self.size, written: self.written }
+        Event::Advanced { path: self.path, size: self.size, written: self.written + self.holes }
     }
 }
 
 impl Drop for FileMeter<'_, '_> {
     fn drop(&mut self) {
         let mut totals = self.meter.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        totals.bytes = (totals.bytes + self.written).saturating_sub(self.size.unwrap_or(0));
+        totals.bytes = (totals.bytes + self.written + self.holes).saturating_sub(self.size.unwrap_or(0));
     }
 }

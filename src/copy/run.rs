@@ -14,6 +14,7 @@ use super::journal::{self, Journal};
 use super::plan::{Found, Look, Outcome, Place, Plan, Step, StepId};
 use super::progress::{Event, FileMeter, Meter};
 use super::rate::Limit;
+use super::sources::stat_behind;
 use super::temporary::{Unfinished, is_temporary};
 use super::{
     BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Skip, Streams, Summary, Totals, scp,
@@ -119,7 +120,7 @@ impl<'a> Run<'a> {
                 }
                 Ok(())
             }
-            Err(failure) if matches!(failure.error, CopyError::TargetNotDirectory(_)) => Err(failure.error),
+            Err(failure) if matches!(failure.error, CopyError::TargetNotDirectory { .. }) => Err(failure.error),
             Err(failure) => self.record(summary, failure),
         }
     }
@@ -237,7 +238,7 @@ impl<'a> Run<'a> {
         let found = async {
             let metadata = match look {
                 Look::Itself => source.lstat(&place.source).await?,
-                Look::Through | Look::Behind => source.stat(&place.source).await?,
+                Look::Through | Look::Behind => stat_behind(source, &place.source).await?,
             };
             let is_behind = look == Look::Behind && metadata.kind == Some(FileKind::Directory);
             if is_behind && leads_back(source, &place.source).await? {
@@ -286,12 +287,12 @@ impl<'a> Run<'a> {
     ) -> Result<Outcome, Failure> {
         let copy = self.file_copy(source, place, &metadata, is_fresh);
         if self.is_kept(place, &metadata, is_fresh).await? {
-            self.meter.skipped(&place.source, metadata.size.unwrap_or(0));
+            self.meter.skipped(&place.source, metadata.size.unwrap_or(0), self.options.skip);
             return Ok(Outcome::Done);
         }
         if self.options.dry_run {
             copy.mode_in_the_way().await.map_err(|error| self.at_target(place, error))?;
-            return Ok(self.would_copy(place));
+            return Ok(self.would_copy(place, metadata.size));
         }
         self.meter.tell(Event::Started { path: &place.source, size: metadata.size }, |_| {});
         let meter = tokio::sync::Mutex::new(FileMeter::new(&self.meter, &place.source, metadata.size));
@@ -318,15 +319,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn would_copy(&self, place: &Place) -> Outcome {
-        let event = Event::WouldCopy { path: &place.source, target: &place.target };
-        self.meter.tell(event, |totals| totals.files_done += 1);
+    fn would_copy(&self, place: &Place, size: Option<u64>) -> Outcome {
+        self.meter.tell(Event::WouldCopy { path: &place.source, target: &place.target, size }, |_| {});
         Outcome::Done
     }
 
     async fn copy_link(&self, place: &Place) -> Result<Outcome, Failure> {
         if self.options.dry_run {
-            return Ok(self.would_copy(place));
+            return Ok(self.would_copy(place, None));
         }
         let to = self.source(place).read_link(&place.source).await.map_err(|error| self.at_source(place, error))?;
         let made = self.destination.endpoint.make_link(&place.target, &to).await;

@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt as _};
 use super::endpoint::MAX_ENTRIES;
 use super::path::is_unsafe_name;
 use super::pattern::{fits_name, is_pattern, spellings, unescape};
-use super::{BytePath, CopyError, Endpoint, Entry, Failure, FileKind, Location};
+use super::{BytePath, CopyError, Endpoint, Entry, Failure, FileKind, Location, Metadata};
 
 /// Questions asked at once.
 const AHEAD: usize = 16;
@@ -159,4 +159,16 @@ async fn existing(endpoint: &dyn Endpoint, paths: Vec<BytePath>) -> Result<Vec<B
         }
     }
     Ok(found)
+}
+
+/// What a path leads to. Where that is nothing, a link says so of itself.
+pub(super) async fn stat_behind(endpoint: &dyn Endpoint, path: &BytePath) -> Result<Metadata, CopyError> {
+    let missing = match endpoint.stat(path).await {
+        Err(error) if error.is_not_found() => error,
+        found => return found,
+    };
+    match endpoint.lstat(path).await {
+        Ok(Metadata { kind: Some(FileKind::Symlink), .. }) => Err(CopyError::DanglingLink),
+        _ => Err(missing),
+    }
 }

@@ -69,7 +69,12 @@ pub(super) async fn find(endpoint: &dyn Endpoint, typed: &BytePath, sources: usi
         Err(error) => return Err(error),
     }
     if sources > 1 {
-        return Err(CopyError::TargetNotDirectory(typed.clone()));
+        let (side, path) = (endpoint.side(), typed.clone());
+        return Err(if endpoint.is_pipe() {
+            CopyError::SeveralIntoPipe(sources)
+        } else {
+            CopyError::TargetNotDirectory { side, path }
+        });
     }
     // A link that the user named is written through, as by scp; links deeper in a tree are replaced.
     let is_link = match endpoint.lstat(&path).await {

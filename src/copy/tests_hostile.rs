@@ -356,7 +356,7 @@ async fn a_disk_that_is_full_or_read_only_is_named_when_the_server_says_no_more_
         (6, 0, 9, 0, "no space is left on the disk"),
         (3, 1000, 0, 0, "no space is left on the disk"),
         (3, 1000, 9, 1, "the file system is read-only"),
-        (6, 1000, 9, 0, "the server answered: told so; a quota or a limit on the size of files may be the reason"),
+        (6, 1000, 9, 0, "the server answered: told so"),
         (18, 1000, 9, 0, "the server answered: told so"),
     ];
     for (refused, blocks, files, flags, reason) in cases {

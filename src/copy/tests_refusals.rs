@@ -8,7 +8,7 @@ use crate::ssh::sftp::scripted::Received;
 
 const STATVFS: &str = "statvfs@openssh.com=2";
 const FSYNC: &str = "fsync@openssh.com";
-const QUOTA: &str = "the server answered: told so; a quota or a limit on the size of files may be the reason";
+const QUOTA: &str = "the server answered: told so";
 
 fn told(reason: &str) -> [String; 2] {
     ["one", "two"].map(|name| format!("node:dir/{name}: {reason}"))

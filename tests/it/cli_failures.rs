@@ -67,7 +67,7 @@ async fn a_mistake_on_the_command_line_is_255() {
     code 255
     --- stdout
     --- stderr
-    ssmssh: `-o ProxyJump=x`: `ProxyJump` is not among the options understood here: AddressFamily, BatchMode, Compression, ConnectTimeout, IdentitiesOnly, IdentityAgent, IdentityFile, LogLevel, Port, RekeyLimit, RequestTTY, SendEnv, ServerAliveCountMax, ServerAliveInterval, SetEnv, StrictHostKeyChecking, User, UserKnownHostsFile
+    ssmssh: `-o ProxyJump=x` is not offered here; none is needed: Session Manager leads to the node itself, and HTTPS_PROXY names a proxy to AWS
     ");
 }
 

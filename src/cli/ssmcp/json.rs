@@ -10,7 +10,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::copy::{BytePath, Event, Failure, Progress, Side, Totals};
+use crate::copy::{BytePath, Event, Failure, Progress, Side, Skip, Totals};
 
 /// How often the totals are told.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -39,13 +39,27 @@ enum Line<'a> {
         #[serde(flatten)]
         path: Path,
     },
+    Resumed {
+        #[serde(flatten)]
+        path: Path,
+        size: Option<u64>,
+        bytes_kept: u64,
+    },
     Skipped {
         #[serde(flatten)]
         path: Path,
+        rule: &'static str,
     },
     WouldCopy {
         #[serde(flatten)]
         path: Path,
+        #[serde(flatten)]
+        target: Target,
+        size: Option<u64>,
+    },
+    Said {
+        side: &'a str,
+        text: String,
     },
     Failed {
         side: &'a str,
@@ -104,15 +118,33 @@ struct Path {
     path_base64: Option<String>,
 }
 
+/// The same of the name that a copy gets.
+#[derive(Debug, Serialize)]
+struct Target {
+    target: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_base64: Option<String>,
+}
+
 impl Path {
     fn of(path: &BytePath) -> Self {
-        match str::from_utf8(path.as_bytes()) {
-            Ok(text) => Self { path: text.to_owned(), path_base64: None },
-            Err(_) => Self {
-                path: String::from_utf8_lossy(path.as_bytes()).into_owned(),
-                path_base64: Some(BASE64.encode(path.as_bytes())),
-            },
-        }
+        let (path, path_base64) = text_and_bytes(path);
+        Self { path, path_base64 }
+    }
+}
+
+impl Target {
+    fn of(path: &BytePath) -> Self {
+        let (target, target_base64) = text_and_bytes(path);
+        Self { target, target_base64 }
+    }
+}
+
+fn text_and_bytes(path: &BytePath) -> (String, Option<String>) {
+    let bytes = path.as_bytes();
+    match str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(BASE64.encode(bytes))),
     }
 }
 
@@ -139,8 +171,19 @@ impl Events {
         match progress.event {
             Event::Started { path, size } => self.print(&Line::Started { path: Path::of(path), size }),
             Event::Finished { path } => self.print(&Line::Finished { path: Path::of(path) }),
-            Event::Skipped { path } => self.print(&Line::Skipped { path: Path::of(path) }),
-            Event::WouldCopy { path, .. } => self.print(&Line::WouldCopy { path: Path::of(path) }),
+            Event::Resumed { path, size, kept } => {
+                self.print(&Line::Resumed { path: Path::of(path), size, bytes_kept: kept });
+            }
+            Event::Skipped { path, rule } => {
+                self.print(&Line::Skipped { path: Path::of(path), rule: name_of(rule) });
+            }
+            Event::WouldCopy { path, target, size } => {
+                self.print(&Line::WouldCopy { path: Path::of(path), target: Target::of(target), size });
+            }
+            Event::Said { side, text } => {
+                let text = String::from_utf8_lossy(text.as_bytes()).into_owned();
+                self.print(&Line::Said { side: side_name(side), text });
+            }
             Event::Failed(failure) => self.print(&failed(failure)),
             _ => {}
         }
@@ -204,11 +247,20 @@ impl Events {
 }
 
 fn failed(failure: &Failure) -> Line<'_> {
-    let side = match &failure.side {
+    let (side, path) = (side_name(&failure.side), Path::of(&failure.path));
+    Line::Failed { side, path, message: failure.error.to_string() }
+}
+
+fn side_name(side: &Side) -> &str {
+    match side {
         Side::Local => "local",
         Side::Remote(name) => name,
-    };
-    Line::Failed { side, path: Path::of(&failure.path), message: failure.error.to_string() }
+    }
+}
+
+/// As the options that ask for it.
+fn name_of(rule: Skip) -> &'static str {
+    if rule == Skip::Same { "same" } else { "newer" }
 }
 
 #[cfg(test)]

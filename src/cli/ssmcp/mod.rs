@@ -1,6 +1,7 @@
 //! The `ssmcp` command.
 
 pub(super) mod args;
+mod failures;
 mod files;
 mod json;
 mod nodes;
@@ -68,14 +69,15 @@ async fn run(settings: &SsmcpSettings, started: Instant) -> Result<u8, CliError>
     let dialer = Dialer::new(&settings.connection);
     let show = Show::new(settings);
     let outcome = work(settings, &dialer, &show, &mut signals, started).await;
+    // What is wrong comes before what may go wrong with the goodbye.
+    let end = end_of(&outcome, settings.connection.log_level);
+    let exit_status = end.exit_status;
     let patience = if matches!(outcome, Ok(Ending::Stopped { .. })) { LAST_MOMENT } else { LAST_WAIT };
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
         () = dialer.wait_idle(patience) => {}
         _ = signals.recv() => {}
     }
-    let end = end_of(&outcome, settings.connection.log_level);
-    let exit_status = end.exit_status;
     tokio::select! {
         () = show.end(end) => {}
         _ = signals.recv() => {}
@@ -94,7 +96,7 @@ async fn work(
         nodes = connect_all(settings, dialer) => nodes?,
         signal = signals.recv() => return Ok(Ending::Stopped { signal, can_resume: false }),
     };
-    logging::stage("total", started.elapsed());
+    logging::ready(started);
 
     let sources = settings.sources.iter().map(|operand| nodes::source(operand, &nodes)).collect();
     let target = nodes::target(&settings.target, &nodes);

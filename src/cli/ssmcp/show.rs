@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::failures::Failures;
 use super::json::{End, Events};
 use super::pace::PaceWatch;
 use super::settings::SsmcpSettings;
@@ -21,6 +22,7 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) struct Show<'a> {
     settings: &'a SsmcpSettings,
     lines: ProgressLines,
+    failures: Failures,
     events: Option<Events>,
     pace: Option<Mutex<PaceWatch>>,
     totals: Mutex<Totals>,
@@ -34,6 +36,7 @@ impl<'a> Show<'a> {
         Self {
             settings,
             lines: ProgressLines::new(lines),
+            failures: Failures::new(!settings.connection.is_quiet()),
             events: settings.json.then(Events::to_stdout),
             pace: is_advice_wanted(settings).then(|| Mutex::new(pace_watch(settings))),
             totals: Mutex::default(),
@@ -45,11 +48,16 @@ impl<'a> Show<'a> {
         if matches!(progress.event, Event::Failed(failure) if self.settings.is_reader_gone(failure)) {
             return;
         }
-        if let Event::WouldCopy { path, target } = progress.event
+        if let Event::WouldCopy { path, target, .. } = progress.event
             && !self.settings.json
         {
             // Whoever closed standard output does not want to know.
             let _ = writeln!(io::stdout(), "{path} -> {target}");
+        }
+        match progress.event {
+            Event::Failed(failure) => self.failures.show(failure),
+            Event::Said { side, text } => report::note(&format!("{side}: {text}")),
+            _ => {}
         }
         self.lines.show(progress);
         if let Some(events) = &self.events {

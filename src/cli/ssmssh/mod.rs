@@ -45,8 +45,8 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return report::print(&error, LogLevel::Info),
     };
     let level = settings.connection.log_level;
-    logging::init_with_total(level, "channel", started);
-    super::run_to_end(WORKERS, run(&settings)).unwrap_or_else(|error| report::print(&error, level))
+    logging::init(level);
+    super::run_to_end(WORKERS, run(&settings, started)).unwrap_or_else(|error| report::print(&error, level))
 }
 
 fn settings(args: impl IntoIterator<Item = OsString>) -> Result<SsmsshSettings, CliError> {
@@ -58,24 +58,35 @@ fn settings(args: impl IntoIterator<Item = OsString>) -> Result<SsmsshSettings, 
 }
 
 /// Whatever ends it, a signal included, the SSM session is ended too before it returns, as far as 2 s suffice.
-async fn run(settings: &SsmsshSettings) -> Result<u8, CliError> {
+async fn run(settings: &SsmsshSettings, started: Instant) -> Result<u8, CliError> {
     let mut signals = EndSignals::catch().map_err(CliError::Signals)?;
     let dialer = Dialer::new(&settings.connection);
-    let ended = work(settings, &dialer, &mut signals).await;
+    let ended = work(settings, &dialer, &mut signals, started).await;
+    // What is wrong comes before what may go wrong with the goodbye.
+    let exit_status = match ended {
+        Ok(ended) => exit_code(&ended),
+        Err(error) => report::print(&error, settings.connection.log_level),
+    };
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
         () = dialer.wait_idle(LAST_WAIT) => {}
         _ = signals.recv() => {}
     }
-    ended.map(|ended| exit_code(&ended))
+    Ok(exit_status)
 }
 
-async fn work(settings: &SsmsshSettings, dialer: &Dialer<'_>, signals: &mut EndSignals) -> Result<Ending, CliError> {
+async fn work(
+    settings: &SsmsshSettings,
+    dialer: &Dialer<'_>,
+    signals: &mut EndSignals,
+    started: Instant,
+) -> Result<Ending, CliError> {
     let pty = pty(settings);
     let (connection, mut child) = tokio::select! {
         begun = begin(settings, dialer, pty.as_ref()) => begun?,
         signal = signals.recv() => return Ok(Ending::Signalled(signal)),
     };
+    logging::ready(started);
     let ended = tokio::select! {
         ended = on_terminal(&mut child, input(settings, pty.is_some())) => ended?,
         signal = signals.recv() => {

@@ -180,7 +180,8 @@ impl<'a, 'm> Download<'a, 'm> {
             Target::Directory(path) => path.join(name),
             Target::Name(path) if !std::mem::replace(&mut self.is_taken, true) => path.clone(),
             Target::Name(path) => {
-                let error = CopyError::TargetNotDirectory(path.clone());
+                let error =
+                    CopyError::TargetNotDirectory { side: self.run.destination.endpoint.side(), path: path.clone() };
                 return Err(Failure::new(self.endpoint.side(), &source, error));
             }
         };

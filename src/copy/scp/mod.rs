@@ -58,7 +58,7 @@ pub(super) async fn copy(run: &Run<'_>, summary: &mut Summary) -> Result<(), Cop
     let Location { endpoint, path, .. } = &run.destination;
     let target = match target::find(&**endpoint, path, run.sources.len()).await {
         Ok(target) => target,
-        Err(error @ CopyError::TargetNotDirectory(_)) => return Err(error),
+        Err(error @ CopyError::TargetNotDirectory { .. }) => return Err(error),
         Err(error) => return run.record(summary, Failure::new(endpoint.side(), path, error)),
     };
     let (received, planned): (Vec<_>, Vec<_>) =

@@ -60,7 +60,10 @@ impl<'a, 'm> Upload<'a, 'm> {
             Ok(upload) => upload,
             Err(ScpError::Refused(words)) => {
                 tracing::debug!(%words, "refused");
-                return Err(CopyError::TargetNotDirectory(run.destination.path.clone()));
+                return Err(CopyError::TargetNotDirectory {
+                    side: endpoint.side(),
+                    path: run.destination.path.clone(),
+                });
             }
             Err(error) => return Err(ended(endpoint, error)),
         };
@@ -114,7 +117,7 @@ impl<'a, 'm> Upload<'a, 'm> {
         for (_, path) in paths {
             let name = path.name().map(<[u8]>::to_vec);
             let place = self.root(origin, path, name.as_deref());
-            match source.endpoint.stat(&place.source).await {
+            match sources::stat_behind(&*source.endpoint, &place.source).await {
                 Ok(metadata) => {
                     let spot = Spot { place, path: BytePath::new(name.clone().unwrap_or_default()), depth: 0 };
                     self.send(spot, name.as_deref(), metadata, summary).await?;
@@ -328,7 +331,7 @@ async fn look(run: &Run<'_>, place: &Place, listed: Metadata) -> Result<Metadata
         return Ok(listed);
     }
     let source = run.source(place);
-    let metadata = source.stat(&place.source).await?;
+    let metadata = sources::stat_behind(source, &place.source).await?;
     let is_link = listed.kind.is_some() && metadata.kind == Some(FileKind::Directory);
     if is_link && leads_back(source, &place.source).await? { Err(CopyError::LinkLoop) } else { Ok(metadata) }
 }

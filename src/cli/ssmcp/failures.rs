@@ -1,0 +1,39 @@
+//! What could not be copied, line by line as it happens, and what would help, once for each kind.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use crate::cli::report;
+use crate::copy::{CopyError, Failure};
+
+/// Prints failures.
+#[derive(Debug)]
+pub(super) struct Failures {
+    with_hints: bool,
+    told: Mutex<HashSet<&'static str>>,
+}
+
+impl Failures {
+    pub(super) fn new(with_hints: bool) -> Self {
+        Self { with_hints, told: Mutex::default() }
+    }
+
+    pub(super) fn show(&self, failure: &Failure) {
+        report::note(&failure.to_string());
+        if let Some(hint) = hint(&failure.error).filter(|hint| self.with_hints && self.is_new(hint)) {
+            report::advise(hint);
+        }
+    }
+
+    fn is_new(&self, hint: &'static str) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(hint)
+    }
+}
+
+fn hint(error: &CopyError) -> Option<&'static str> {
+    match error {
+        CopyError::NotTaken(_) => Some("a quota, or a limit on the size of files, may be the reason"),
+        CopyError::DanglingLink => Some("`--links` copies links as links, `--exclude GLOB` leaves them out"),
+        _ => None,
+    }
+}
