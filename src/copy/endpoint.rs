@@ -113,6 +113,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
         let _ = (path, to);
         std::future::ready(Err(CopyError::NoLinks)).boxed()
     }
+    /// Sets the times of a link itself: of last access and of last modification. Default: nothing is done.
+    fn date_link<'a>(&'a self, path: &'a BytePath, times: (SystemTime, SystemTime)) -> Answer<'a, ()> {
+        let _ = (path, times);
+        std::future::ready(Ok(())).boxed()
+    }
     /// Forces the names in a directory to the disk. Default: nothing is done.
     fn sync_directory<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
         let _ = path;
@@ -155,6 +160,11 @@ pub trait SourceFile: Send + Sync {
     /// What the open file is like by now; `None` where it was read at once, or nobody can tell. Default: `None`.
     fn metadata(&self) -> Answer<'_, Option<Metadata>> {
         std::future::ready(Ok(None)).boxed()
+    }
+    /// Whether anything was done to the file since it was opened, be it to its times alone: then it may have been written
+    /// to, whatever its size and times are. Default: `false`, nobody can tell.
+    fn was_touched(&self) -> Answer<'_, bool> {
+        std::future::ready(Ok(false)).boxed()
     }
 }
 

@@ -15,7 +15,7 @@ use super::progress::FileMeter;
 use super::rate::Limit;
 use super::resume::Begun;
 use super::temporary::Unfinished;
-use super::{CopyError, Endpoint, Failure, Piece, Ranges, Transfer, Window};
+use super::{BytePath, CopyError, Endpoint, Failure, Piece, Ranges, Transfer, Window};
 
 /// Bytes that one file may have in flight for each stream: a path of 20 MB/s and 200 ms is full.
 pub(super) const FILE_WINDOW: u64 = 4 * 1024 * 1024;
@@ -116,6 +116,9 @@ impl FileCopy<'_> {
         let is_wanted = self.verify && !self.target.is_pipe();
         if begun.is_resumed() || writer.is_in_doubt() || is_wanted {
             self.compare(reader, &begun.temporary, written).await?;
+        } else if !self.target.is_pipe() && reader.was_touched().await.map_err(|error| self.at_source(error))? {
+            let compared = self.compare(reader, &begun.temporary, written).await;
+            compared.map_err(|failure| self.changed_if_it_differs(failure))?;
         }
         let change = Change { mode: kept.or(kept_mode), times: metadata.times.filter(|_| self.preserve) };
         let finished = writer.finish(change, &self.place.target).await.map_err(|error| self.at_target(error))?;
@@ -130,11 +133,20 @@ impl FileCopy<'_> {
             return Ok(());
         }
         let now = reader.metadata().await.map_err(|error| self.at_source(error))?;
-        let modified = |metadata: Metadata| metadata.times.map(|(_, modified)| modified);
+        let state = |metadata: Metadata| (metadata.size, metadata.times.map(|(_, modified)| modified));
         match now {
-            Some(now) if modified(now) != modified(*opened) => Err(self.at_source(CopyError::Changed)),
+            Some(now) if state(now) != state(*opened) => Err(self.at_source(CopyError::Changed)),
             _ => Ok(()),
         }
+    }
+
+    fn changed_if_it_differs(&self, failure: Failure) -> Failure {
+        if matches!(failure.error, CopyError::Differs { .. }) { self.at_source(CopyError::Changed) } else { failure }
+    }
+
+    /// Tells this file from others that get the same name, since directories of one name are merged.
+    pub(super) fn journal_key(&self) -> BytePath {
+        BytePath::new([self.place.target.as_bytes(), b"\0", self.place.source.as_bytes()].concat())
     }
 
     /// What is written already, and what reads as zeros when nobody writes it.

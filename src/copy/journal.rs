@@ -129,6 +129,16 @@ impl Journal {
         }
     }
 
+    /// A directory was made with rights that it gives back when it is filled.
+    pub(super) fn lend(&self, target: &BytePath) {
+        self.lock().note(Record::Lent { target: target.clone() });
+    }
+
+    /// Whether this run or one before it made the directory so.
+    pub(super) fn is_lent(&self, target: &BytePath) -> bool {
+        self.lock().known.is_lent(target)
+    }
+
     /// The temporary file is removed.
     pub(super) fn gone(&self, temporary: &BytePath) {
         let mut state = self.lock();
@@ -154,7 +164,8 @@ impl Journal {
     /// The run is over. When everything is copied, or nothing is left to go on with, the journal goes.
     pub(super) fn close(&self, is_complete: bool) {
         let mut state = self.lock();
-        let is_needed = (!is_complete && state.has_finished) || !state.known.drafts.is_empty();
+        let tells = state.has_finished || state.known.has_lent();
+        let is_needed = (!is_complete && tells) || !state.known.drafts.is_empty();
         if !is_needed && let Some(_locked) = state.file.take() {
             let _ = fs::remove_file(&self.path);
         }

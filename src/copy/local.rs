@@ -9,9 +9,11 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -69,7 +71,8 @@ impl Endpoint for LocalEndpoint {
     fn open<'a>(&'a self, path: &'a BytePath, _: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
         async move {
             let (file, metadata) = blocking(path, open).await?;
-            Ok((Box::new(LocalFile(Arc::new(file))) as Box<dyn SourceFile>, metadata))
+            let found = metadata_of(&metadata);
+            Ok((Box::new(LocalFile { file: Arc::new(file), opened: metadata }) as Box<dyn SourceFile>, found))
         }
         .boxed()
     }
@@ -135,6 +138,11 @@ impl Endpoint for LocalEndpoint {
         .boxed()
     }
 
+    fn date_link<'a>(&'a self, path: &'a BytePath, times: (SystemTime, SystemTime)) -> Answer<'a, ()> {
+        let times = Timestamps { last_access: timespec(times.0), last_modification: timespec(times.1) };
+        blocking(path, move |path| Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
     fn sync_directory<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
         blocking(path, |path| match File::open(path).and_then(|directory| directory.sync_all()) {
             // Some file systems cannot, and some directories may be written to but not read.
@@ -147,7 +155,11 @@ impl Endpoint for LocalEndpoint {
 }
 
 /// An open file; reads and writes name their offset, so that any number may be under way.
-struct LocalFile(Arc<File>);
+struct LocalFile {
+    file: Arc<File>,
+    /// As it was then.
+    opened: fs::Metadata,
+}
 
 impl SourceFile for LocalFile {
     fn max_read(&self) -> u32 {
@@ -155,7 +167,7 @@ impl SourceFile for LocalFile {
     }
 
     fn read(&self, offset: u64, length: u32) -> Answer<'_, Bytes> {
-        let file = Arc::clone(&self.0);
+        let file = Arc::clone(&self.file);
         spawn(move || {
             let mut buffer = vec![0; length as usize];
             let read = file.read_at(&mut buffer, offset)?;
@@ -168,13 +180,21 @@ impl SourceFile for LocalFile {
         if size <= LEAST_HOLE {
             return std::future::ready(Ok(Vec::new())).boxed();
         }
-        let file = Arc::clone(&self.0);
+        let file = Arc::clone(&self.file);
         spawn(move || holes(&file, size))
     }
 
     fn metadata(&self) -> Answer<'_, Option<Metadata>> {
-        let file = Arc::clone(&self.0);
+        let file = Arc::clone(&self.file);
         spawn(move || Ok(Some(metadata_of(&file.metadata()?))))
+    }
+
+    fn was_touched(&self) -> Answer<'_, bool> {
+        let file = Arc::clone(&self.file);
+        // The one time that nobody can put back.
+        let changed = |metadata: &fs::Metadata| (metadata.ctime(), metadata.ctime_nsec());
+        let before = changed(&self.opened);
+        spawn(move || Ok(changed(&file.metadata()?) != before))
     }
 }
 
@@ -297,12 +317,12 @@ fn digest(path: PathBuf) -> io::Result<[u8; 32]> {
     }
 }
 
-fn open(path: PathBuf) -> io::Result<(File, Metadata)> {
+fn open(path: PathBuf) -> io::Result<(File, fs::Metadata)> {
     // Without NONBLOCK, opening a pipe waits for a writer that may never come. Regular files do not heed it.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = flags.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let metadata = metadata_of(&file.metadata()?);
+    let metadata = file.metadata()?;
     Ok((file, metadata))
 }
 
@@ -332,6 +352,22 @@ fn replace_by_link(path: &Path, to: &Path, temporary: &Path) -> io::Result<()> {
     fs::rename(temporary, path).inspect_err(|_| {
         let _ = fs::remove_file(temporary);
     })
+}
+
+/// Nanoseconds count forwards, before 1970 too.
+fn timespec(time: SystemTime) -> Timespec {
+    let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => Timespec { tv_sec: whole(since.as_secs()), tv_nsec: since.subsec_nanos().into() },
+        Err(before) => {
+            let before = before.duration();
+            let missing = 1_000_000_000 - before.subsec_nanos();
+            Timespec {
+                tv_sec: -whole(before.as_secs()) - i64::from(missing < 1_000_000_000),
+                tv_nsec: (missing % 1_000_000_000).into(),
+            }
+        }
+    }
 }
 
 fn apply(file: &File, change: Change) -> io::Result<()> {

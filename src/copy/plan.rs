@@ -10,7 +10,11 @@
 //!                    └─► List ─────────┴─► Stat, CopyFile, … for each name ─► FinishDirectory
 //! ```
 
+mod waiting;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use waiting::Waiting;
 
 use super::endpoint::{Entry, FileKind, Metadata};
 use super::path::is_unsafe_name;
@@ -46,13 +50,13 @@ pub(super) enum Step {
     Stat { place: Place, look: Look },
     /// Ask what lies in the source.
     List { place: Place },
-    /// Make the target directory if it is not there, with at least the owner's rights until it is filled. When
-    /// `is_named`, it is the user's own target, which may be a link to a directory.
-    MakeDirectory { place: Place, mode: u32, is_named: bool },
+    /// Make the target directory if it is not there, with at least the owner's rights until it is filled, of which
+    /// `lent` are not the source's. When `is_named`, it is the user's own target, which may be a link to a directory.
+    MakeDirectory { place: Place, mode: u32, lent: u32, is_named: bool },
     /// Copy the file. When `is_fresh`, its directory was made by this copy, and nothing can be in the way.
     CopyFile { place: Place, metadata: Metadata, is_fresh: bool },
     /// Make a link that leads where the source does.
-    CopyLink { place: Place },
+    CopyLink { place: Place, metadata: Metadata },
     /// Everything in it is done: give the target directory its attributes.
     FinishDirectory { place: Place, metadata: Metadata, was_made: bool },
 }
@@ -105,6 +109,9 @@ pub(super) struct Plan {
     questions: usize,
     /// The targets of sources that are not directories.
     taken: HashSet<BytePath>,
+    waiting: Waiting,
+    /// How to look at sources.
+    look: Look,
 }
 
 /// A step before it has its paths, which a deep tree would hold thousands of times.
@@ -114,7 +121,7 @@ enum Task {
     List { directory: usize },
     Make { directory: usize },
     Copy { at: At, metadata: Metadata },
-    Link { at: At },
+    Link { at: At, metadata: Metadata },
     Finish { directory: usize },
 }
 
@@ -141,20 +148,23 @@ struct Directory {
 impl Plan {
     pub(super) fn new(sources: Vec<Place>, options: CopyOptions) -> Self {
         let look = if options.links == Links::Keep { Look::Itself } else { Look::Through };
-        let stat = |place| Task::Stat { at: At::Root(place), look };
+        let questions = sources.len();
+        let (waiting, first) = Waiting::begin(sources);
         Self {
             options,
             next_id: 0,
             directories: BTreeMap::new(),
             next_directory: 0,
             running: BTreeMap::new(),
-            questions: sources.len(),
-            urgent: sources.into_iter().map(stat).collect(),
+            questions,
+            urgent: first.into_iter().map(|place| Task::Stat { at: At::Root(place), look }).collect(),
             lists: Vec::new(),
             files: VecDeque::new(),
             failures: VecDeque::new(),
             found: Found::default(),
             taken: HashSet::new(),
+            waiting,
+            look,
         }
     }
 
@@ -195,7 +205,7 @@ impl Plan {
             // Without its listing the directory is still made and finished.
             (Task::List { directory }, _) => self.update(directory, |found| found.listed = Some(Vec::new())),
             (Task::Make { directory }, _) => self.abandon(directory),
-            (Task::Stat { at, .. } | Task::Copy { at, .. } | Task::Link { at }, _) => self.leave(&at),
+            (Task::Stat { at, .. } | Task::Copy { at, .. } | Task::Link { at, .. }, _) => self.leave(&at),
             (Task::Finish { directory }, _) => self.forget(directory),
         }
     }
@@ -224,8 +234,8 @@ impl Plan {
                 let Directory { place, metadata, parent, .. } = &self.directories[directory];
                 // A source without a name of its own goes straight into the directory that the user named.
                 let is_named = parent.is_none() && place.source.name().is_none();
-                let mode = metadata.mode.unwrap_or(0o777) & 0o777 | 0o700;
-                Step::MakeDirectory { place: place.clone(), mode, is_named }
+                let mode = metadata.mode.unwrap_or(0o777) & 0o777;
+                Step::MakeDirectory { place: place.clone(), mode: mode | 0o700, lent: 0o700 & !mode, is_named }
             }
             Task::Copy { at, metadata } => {
                 let is_fresh = match at {
@@ -234,7 +244,7 @@ impl Plan {
                 };
                 Step::CopyFile { place: self.place(at), metadata: *metadata, is_fresh }
             }
-            Task::Link { at } => Step::CopyLink { place: self.place(at) },
+            Task::Link { at, metadata } => Step::CopyLink { place: self.place(at), metadata: *metadata },
             Task::Finish { directory } => {
                 let Directory { place, metadata, made, .. } = &self.directories[directory];
                 let was_made = *made == Some(true);
@@ -300,7 +310,7 @@ impl Plan {
             }
             Some(FileKind::Symlink) if self.options.links == Links::Keep => {
                 self.found.files += 1;
-                self.files.push_back(Task::Link { at });
+                self.files.push_back(Task::Link { at, metadata });
             }
             Some(FileKind::Symlink) => self.look(at, Look::Behind),
             Some(FileKind::Special) => self.refuse(&at, CopyError::NotRegular),
@@ -378,8 +388,16 @@ impl Plan {
 
     /// Nothing more happens at `at`.
     fn leave(&mut self, at: &At) {
-        if let At::Inside { directory, .. } = at {
-            self.close_one(*directory);
+        match at {
+            At::Inside { directory, .. } => self.close_one(*directory),
+            At::Root(place) => self.follow(place),
+        }
+    }
+
+    /// A source is done: whoever waits for that may begin.
+    fn follow(&mut self, done: &Place) {
+        if let Some(place) = self.waiting.next(done) {
+            self.urgent.push_back(Task::Stat { at: At::Root(place), look: self.look });
         }
     }
 
@@ -401,8 +419,9 @@ impl Plan {
 
     fn forget(&mut self, directory: usize) {
         let Some(found) = self.directories.remove(&directory) else { return };
-        if let Some(parent) = found.parent {
-            self.close_one(parent);
+        match found.parent {
+            Some(parent) => self.close_one(parent),
+            None => self.follow(&found.place),
         }
     }
 }

@@ -313,6 +313,18 @@ impl Endpoint for RemoteEndpoint {
         .boxed()
     }
 
+    fn date_link<'a>(&'a self, path: &'a BytePath, times: (SystemTime, SystemTime)) -> Answer<'a, ()> {
+        let attributes = attributes_of(Change { times: Some(times), mode: None });
+        async move {
+            match ask!(self, lsetstat(path.as_bytes(), &attributes)) {
+                // Of no other server can it be had.
+                Err(SftpError::Unsupported(_)) => Ok(()),
+                dated => Ok(dated?),
+            }
+        }
+        .boxed()
+    }
+
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()> {
         async move { Ok(ask!(self, setstat(path.as_bytes(), &attributes_of(change)))?) }.boxed()
     }

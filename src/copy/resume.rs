@@ -44,7 +44,7 @@ impl Begun {
 impl FileCopy<'_> {
     /// Whether an earlier run has finished the file, and neither end has changed since.
     pub(super) async fn is_done_before(&self) -> Result<bool, Failure> {
-        let Some((source, target)) = self.journal.and_then(|journal| journal.finished(&self.place.target)) else {
+        let Some((source, target)) = self.journal.and_then(|journal| journal.finished(&self.journal_key())) else {
             return Ok(false);
         };
         if Stamp::of(self.found) != Some(source) {
@@ -60,7 +60,7 @@ impl FileCopy<'_> {
     /// What an earlier run has begun, or else a new file that is still to be created.
     pub(super) async fn begin(&self, reader: &dyn SourceFile, source: &Metadata) -> Result<Begun, Failure> {
         let since = SystemTime::now();
-        if let Some((file, draft)) = self.journal.and_then(|journal| journal.draft_of(&self.place.target)) {
+        if let Some((file, draft)) = self.journal.and_then(|journal| journal.draft_of(&self.journal_key())) {
             match self.take_up(&draft, reader, source).await {
                 Ok(Some(writer)) => {
                     let Draft { temporary, written, .. } = draft;
@@ -74,7 +74,7 @@ impl FileCopy<'_> {
         }
         let temporary = temporary_name(&self.place.target);
         self.unfinished.add(&temporary);
-        let file = self.journal.map(|journal| journal.begin(&self.place.target, &temporary, Stamp::of(source)));
+        let file = self.journal.map(|journal| journal.begin(&self.journal_key(), &temporary, Stamp::of(source)));
         Ok(Begun { temporary, file, writer: None, written: Ranges::default(), since })
     }
 

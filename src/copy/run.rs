@@ -202,9 +202,12 @@ impl<'a> Run<'a> {
         match step {
             Step::Stat { place, look } => self.stat(place, *look).await,
             Step::List { place } => self.list(place).await,
-            Step::MakeDirectory { place, mode, is_named } => self.make_directory(place, *mode, *is_named).await,
+            Step::MakeDirectory { place, mode, lent, is_named } => {
+                let made = self.make_directory(place, *mode, *is_named).await?;
+                self.lend(place, *lent, made).await
+            }
             Step::CopyFile { place, metadata, is_fresh } => self.copy_file(place, *metadata, *is_fresh).await,
-            Step::CopyLink { place } => self.copy_link(place).await,
+            Step::CopyLink { place, metadata } => self.copy_link(place, *metadata).await,
             Step::FinishDirectory { .. } if self.options.dry_run => Ok(Outcome::Done),
             Step::FinishDirectory { place, metadata, was_made } => {
                 self.finish_directory(place, *metadata, *was_made).await
@@ -273,6 +276,25 @@ impl<'a> Run<'a> {
         make.await.map(|is_new| Outcome::Made { is_new }).map_err(|error| self.at_target(place, error))
     }
 
+    /// Notes which of the owner's rights a directory has only until it is filled: if this run cannot take them back, the
+    /// next one does.
+    async fn lend(&self, place: &Place, lent: u32, made: Outcome) -> Result<Outcome, Failure> {
+        let Some(journal) = self.journal().filter(|_| lent != 0 && !self.options.dry_run) else { return Ok(made) };
+        if matches!(made, Outcome::Made { is_new: true }) {
+            journal.lend(&place.target);
+        } else if journal.is_lent(&place.target) {
+            // The run before may have taken them back, and something in it failed.
+            let target = &*self.destination.endpoint;
+            let lend = async {
+                let mode = target.stat(&place.target).await?.mode.filter(|mode| mode & lent != lent);
+                let Some(mode) = mode else { return Ok(()) };
+                target.change(&place.target, Change { mode: Some(mode | lent), times: None }).await
+            };
+            lend.await.map_err(|error| self.at_target(place, error))?;
+        }
+        Ok(made)
+    }
+
     async fn copy_file(&self, place: &Place, metadata: Metadata, is_fresh: bool) -> Result<Outcome, Failure> {
         self.copy_file_from(self.source(place), place, metadata, is_fresh).await
     }
@@ -324,13 +346,20 @@ impl<'a> Run<'a> {
         Outcome::Done
     }
 
-    async fn copy_link(&self, place: &Place) -> Result<Outcome, Failure> {
+    async fn copy_link(&self, place: &Place, metadata: Metadata) -> Result<Outcome, Failure> {
         if self.options.dry_run {
             return Ok(self.would_copy(place, None));
         }
         let to = self.source(place).read_link(&place.source).await.map_err(|error| self.at_source(place, error))?;
-        let made = self.destination.endpoint.make_link(&place.target, &to).await;
-        made.map_err(|error| self.at_target(place, error))?;
+        let target = &*self.destination.endpoint;
+        let make = async {
+            target.make_link(&place.target, &to).await?;
+            match metadata.times.filter(|_| self.options.preserve) {
+                Some(times) => target.date_link(&place.target, times).await,
+                None => Ok(()),
+            }
+        };
+        make.await.map_err(|error| self.at_target(place, error))?;
         self.meter.tell(Event::Finished { path: &place.source }, |totals| totals.files_done += 1);
         Ok(Outcome::Done)
     }
@@ -379,6 +408,7 @@ impl<'a> Run<'a> {
         let target = &*self.destination.endpoint;
         let source_mode = source.mode.unwrap_or(0o777) & 0o777;
         let lent = 0o700 & !source_mode;
+        let was_made = was_made || self.journal().is_some_and(|journal| journal.is_lent(&place.target));
         let finish = async {
             let mode = if self.options.preserve {
                 Some(source_mode)

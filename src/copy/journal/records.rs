@@ -3,7 +3,7 @@
 //! A journal is a text of one record a line, each behind a checksum of its own. It is only ever appended to, so what a
 //! crash can harm is its end: the first line that is torn, or not by us, ends what counts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,11 @@ pub(in super::super) enum Record {
     Finished { file: FileId, source: Stamp, target: Stamp },
     /// Nothing of it is left under the temporary name, and nothing is known about its target.
     Gone { file: FileId },
+    /// A directory was made with more rights than it is to have.
+    Lent {
+        #[serde(with = "spelled")]
+        target: BytePath,
+    },
 }
 
 /// A file that was begun.
@@ -84,6 +89,8 @@ pub(in super::super) struct Known {
     pub(super) drafts: BTreeMap<FileId, Draft>,
     /// Source and target of what was finished, by a hash of the target's path: there may be very many.
     finished: HashMap<[u8; 16], (Stamp, Stamp)>,
+    /// Directories, by a hash of their path, that were made with more rights than they are to have.
+    lent: HashSet<[u8; 16]>,
     next: FileId,
 }
 
@@ -103,6 +110,14 @@ impl Known {
 
     pub(super) fn has_finished(&self) -> bool {
         !self.finished.is_empty()
+    }
+
+    pub(super) fn is_lent(&self, target: &BytePath) -> bool {
+        self.lent.contains(&key(target))
+    }
+
+    pub(super) fn has_lent(&self) -> bool {
+        !self.lent.is_empty()
     }
 
     pub(super) fn apply(&mut self, record: Record) {
@@ -132,6 +147,7 @@ impl Known {
                 }
             }
             Record::Gone { file } => drop(self.drafts.remove(&file)),
+            Record::Lent { target } => drop(self.lent.insert(key(&target))),
         }
     }
 }
@@ -213,6 +229,7 @@ mod tests {
         let path = proptest::collection::vec(1u8.., 1..6).prop_map(BytePath::new);
         let record = prop_oneof![
             Just(Record::Named),
+            path.clone().prop_map(|target| Record::Lent { target }),
             (file.clone(), path.clone(), path).prop_map(|(file, target, temporary)| Record::Begun {
                 file,
                 target,

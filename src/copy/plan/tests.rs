@@ -52,7 +52,7 @@ fn run(
                 done.push(format!("copy {}", place.target));
                 Outcome::Done
             }
-            Step::CopyLink { place } => {
+            Step::CopyLink { place, .. } => {
                 done.push(format!("link {}", place.target));
                 Outcome::Done
             }

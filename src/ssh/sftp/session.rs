@@ -45,10 +45,13 @@ pub enum Extension {
     ExpandPath,
     /// `statvfs@openssh.com`: what is left of a file system.
     Statvfs,
+    /// `lsetstat@openssh.com`: attributes of a link itself.
+    Lsetstat,
 }
 
 impl Extension {
-    const ALL: [Self; 5] = [Self::PosixRename, Self::Fsync, Self::Limits, Self::ExpandPath, Self::Statvfs];
+    const ALL: [Self; 6] =
+        [Self::PosixRename, Self::Fsync, Self::Limits, Self::ExpandPath, Self::Statvfs, Self::Lsetstat];
 
     fn name(self) -> &'static str {
         match self {
@@ -57,6 +60,7 @@ impl Extension {
             Self::Limits => "limits@openssh.com",
             Self::ExpandPath => "expand-path@openssh.com",
             Self::Statvfs => "statvfs@openssh.com",
+            Self::Lsetstat => "lsetstat@openssh.com",
         }
     }
 
@@ -201,6 +205,11 @@ impl Sftp {
     /// Sets those of the attributes that are given.
     pub async fn setstat(&self, path: &[u8], attributes: &Attributes) -> Result<(), SftpError> {
         self.status(Request::new(Verb::Setstat).string(path).attributes(attributes)).await
+    }
+
+    /// Sets those of the attributes that are given; a link's own.
+    pub async fn lsetstat(&self, path: &[u8], attributes: &Attributes) -> Result<(), SftpError> {
+        self.status(self.extended(Extension::Lsetstat)?.string(path).attributes(attributes)).await
     }
 
     /// Sets those of an open file's attributes that are given.
