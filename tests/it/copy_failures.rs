@@ -3,11 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use rustix::io::Errno;
 use ssmssh::copy::{CopyOptions, Location, Summary, copy};
 
 use crate::copy_sftp::noise;
 use crate::support::places::{Files, Place};
+use crate::support::short::{Short, Stage};
 
 /// A file system of 256 KiB. Dropping it unmounts it.
 struct SmallDisk(PathBuf);
@@ -111,4 +114,36 @@ async fn a_disk_of_this_machine_that_takes_no_writes_fails_each_file() {
 #[tokio::test]
 async fn a_disk_of_the_node_that_takes_no_writes_fails_each_file() {
     protect(&Place::openssh().await, "the file system is read-only").await;
+}
+
+/// What the system may refuse at any stage of a file, without a disk on which it does.
+#[tokio::test]
+async fn whatever_this_machine_runs_short_of_fails_the_file_and_keeps_the_one_before() {
+    let node = Place::openssh().await;
+    node.files.put("big", &noise(1 << 20, 7), 0o644);
+    node.files.put("small", b"fits", 0o644);
+    let here = Place::local().await;
+    for (errno, reason) in [
+        (Errno::NOSPC, "no space is left on the disk"),
+        (Errno::DQUOT, "the disk quota is used up"),
+        (Errno::ROFS, "the file system is read-only"),
+        (Errno::FBIG, "is longer than the file system, or a limit on this process (`ulimit -f`), allows"),
+        (Errno::IO, "input/output error"),
+    ] {
+        for stage in [Stage::Creating, Stage::Writing, Stage::Finishing] {
+            let into = format!("{} {stage:?}", errno.raw_os_error());
+            here.files.make_directory(&into);
+            here.files.put(format!("{into}/big"), b"before", 0o644);
+            let endpoint = Arc::new(Short { endpoint: Arc::clone(&here.endpoint), name: "big", stage, errno });
+            let to = Location::on(endpoint, here.path(&into));
+            let sources = vec![node.at("big"), node.at("small")];
+            let summary = copy(sources, to, CopyOptions::default(), |_| {}).await.expect("a summary");
+            assert_eq!(messages(&summary), [format!("{}: {reason}", here.shown(&format!("{into}/big")))]);
+            assert_eq!(
+                (summary.files, names_in(&here.root().join(&into))),
+                (1, vec!["big".to_owned(), "small".into()])
+            );
+            assert_eq!(here.files.read(format!("{into}/big")).as_deref(), Some(&b"before"[..]));
+        }
+    }
 }

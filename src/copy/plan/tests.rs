@@ -212,3 +212,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn directories_of_one_name_are_copied_one_after_the_other() {
+    let place = |source: &str| Place { origin: 0, source: source.into(), target: "x".into() };
+    let list = |path: &str| match path {
+        "a/x" | "b/x" => vec![entry(b"f", FileKind::File), entry(b"g", FileKind::File)],
+        _ => Vec::new(),
+    };
+    for seed in 0..50 {
+        let plan = Plan::new(vec![place("a/x"), place("b/x")], CopyOptions::default().recursive(true));
+        let (done, failed) = run(plan, list, |running| seed % running);
+        let finished: Vec<_> = done.iter().enumerate().filter(|(_, what)| *what == "finish x").collect();
+        assert_eq!((done.len(), finished[0].0, failed.len()), (8, 3, 0), "{done:?}");
+    }
+}

@@ -6,5 +6,6 @@ pub(crate) mod logs;
 pub(crate) mod memory;
 pub(crate) mod places;
 pub(crate) mod pty;
+pub(crate) mod short;
 pub(crate) mod ssh;
 pub(crate) mod sshd;

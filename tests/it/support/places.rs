@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ssm_lab::Lab;
-use ssmssh::copy::{BytePath, Endpoint, LocalEndpoint, Location, RemoteEndpoint};
+use ssmssh::copy::{BytePath, Endpoint, LocalEndpoint, Location, RemoteEndpoint, Side};
 use ssmssh::ssh::sftp::Sftp;
 use ssmssh::ssh::{HostKeyCheck, KeyFile, SessionBuilder, StrictHostKeyChecking};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::memory::Memory;
+use super::sshd::Sshd;
 use crate::copy_scp::scp_in;
 use crate::copy_sftp::Server;
 
@@ -83,6 +84,17 @@ impl Place {
         }
     }
 
+    /// OpenSSH's SFTP server behind its `sshd`.
+    pub(crate) async fn sshd() -> Self {
+        let (sshd, directory) = (Sshd::start(), tempfile::tempdir().expect("a directory"));
+        let stream = TcpStream::connect(sshd.address()).await.expect("it listens");
+        let session = sshd.client().connect(stream).await.expect("let in");
+        let sftp = Sftp::new(session.subsystem("sftp").await.expect("started")).await.expect("a session");
+        let path = directory.path().to_owned();
+        let base = path.clone().into();
+        Self { base, ..Self::behind(sftp, path, (directory, session, sshd)) }
+    }
+
     /// OpenSSH's `scp`.
     #[expect(clippy::unused_async, reason = "all places are made alike")]
     pub(crate) async fn scp() -> Self {
@@ -102,6 +114,20 @@ impl Place {
             base: BytePath::from(""),
             files: Files::Disk(path),
             _alive: Box::new(alive),
+        }
+    }
+
+    /// The directory it starts from, where that is on a disk.
+    pub(crate) fn root(&self) -> &Path {
+        let Files::Disk(path) = &self.files else { panic!("not on a disk") };
+        path
+    }
+
+    /// How messages name a file of this place.
+    pub(crate) fn shown(&self, name: &str) -> String {
+        match self.endpoint.side() {
+            Side::Remote(node) => format!("{node}:{}", self.path(name)),
+            _ => self.path(name).to_string(),
         }
     }
 
