@@ -203,8 +203,9 @@ impl<'a> Run<'a> {
             Step::Stat { place, look } => self.stat(place, *look).await,
             Step::List { place } => self.list(place).await,
             Step::MakeDirectory { place, mode, lent, is_named } => {
-                let made = self.make_directory(place, *mode, *is_named).await?;
-                self.lend(place, *lent, made).await
+                let outcome = self.make_directory(place, *mode, *is_named).await?;
+                self.note_rights(place, *lent, &outcome).await?;
+                Ok(outcome)
             }
             Step::CopyFile { place, metadata, is_fresh } => self.copy_file(place, *metadata, *is_fresh).await,
             Step::CopyLink { place, metadata } => self.copy_link(place, *metadata).await,
@@ -278,21 +279,24 @@ impl<'a> Run<'a> {
 
     /// Notes which of the owner's rights a directory has only until it is filled: if this run cannot take them back, the
     /// next one does.
-    async fn lend(&self, place: &Place, lent: u32, made: Outcome) -> Result<Outcome, Failure> {
-        let Some(journal) = self.journal().filter(|_| lent != 0 && !self.options.dry_run) else { return Ok(made) };
-        if matches!(made, Outcome::Made { is_new: true }) {
+    async fn note_rights(&self, place: &Place, lent: u32, outcome: &Outcome) -> Result<(), Failure> {
+        let Some(journal) = self.journal().filter(|_| lent != 0 && !self.options.dry_run) else { return Ok(()) };
+        if matches!(outcome, Outcome::Made { is_new: true }) {
             journal.lend(&place.target);
         } else if journal.is_lent(&place.target) {
             // The run before may have taken them back, and something in it failed.
             let target = &*self.destination.endpoint;
-            let lend = async {
-                let mode = target.stat(&place.target).await?.mode.filter(|mode| mode & lent != lent);
-                let Some(mode) = mode else { return Ok(()) };
-                target.change(&place.target, Change { mode: Some(mode | lent), times: None }).await
+            let again = async {
+                match target.stat(&place.target).await?.mode {
+                    Some(rights) if rights & lent != lent => {
+                        target.change(&place.target, Change { mode: Some(rights | lent), times: None }).await
+                    }
+                    _ => Ok(()),
+                }
             };
-            lend.await.map_err(|error| self.at_target(place, error))?;
+            again.await.map_err(|error| self.at_target(place, error))?;
         }
-        Ok(made)
+        Ok(())
     }
 
     async fn copy_file(&self, place: &Place, metadata: Metadata, is_fresh: bool) -> Result<Outcome, Failure> {

@@ -39,7 +39,7 @@ macro_rules! from_every_source {
             async fn a_file_that_is_written_to_while_it_is_read_is_named_and_the_others_go_on() {
                 let write = |path: &Path| {
                     write_in_place(path);
-                    date(path, SystemTime::now() + Duration::from_secs(60));
+                    date(path, SystemTime::now() + Duration::from_mins(1));
                 };
                 changing(&Place::$from().await, &Place::$to().await, write, "was changed while it was read").await;
             }

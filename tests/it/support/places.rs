@@ -127,7 +127,7 @@ impl Place {
     pub(crate) fn shown(&self, name: &str) -> String {
         match self.endpoint.side() {
             Side::Remote(node) => format!("{node}:{}", self.path(name)),
-            _ => self.path(name).to_string(),
+            Side::Local => self.path(name).to_string(),
         }
     }
 

@@ -31,15 +31,15 @@ impl Short {
     }
 }
 
-struct File {
-    file: Box<dyn TargetFile>,
+struct ShortFile {
+    inner: Box<dyn TargetFile>,
     stage: Stage,
     errno: Errno,
 }
 
-impl TargetFile for File {
+impl TargetFile for ShortFile {
     fn max_write(&self) -> u32 {
-        self.file.max_write()
+        self.inner.max_write()
     }
 
     fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {
@@ -48,7 +48,7 @@ impl TargetFile for File {
         if is_refused {
             std::future::ready(Err(Short::refused(self.errno))).boxed()
         } else {
-            self.file.write(offset, data)
+            self.inner.write(offset, data)
         }
     }
 
@@ -57,7 +57,7 @@ impl TargetFile for File {
             return std::future::ready(Err(Short::refused(self.errno))).boxed();
         }
         let to = to.clone();
-        async move { self.file.finish(change, &to).await }.boxed()
+        async move { self.inner.finish(change, &to).await }.boxed()
     }
 }
 
@@ -98,7 +98,7 @@ impl Endpoint for Short {
                 return Err(Self::refused(errno));
             }
             let file = self.endpoint.create(path, mode).await?;
-            Ok(if is_it { Box::new(File { file, stage, errno }) as Box<dyn TargetFile> } else { file })
+            Ok(if is_it { Box::new(ShortFile { inner: file, stage, errno }) as Box<dyn TargetFile> } else { file })
         }
         .boxed()
     }
