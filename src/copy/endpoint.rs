@@ -162,9 +162,9 @@ pub trait SourceFile: Send + Sync {
         std::future::ready(Ok(None)).boxed()
     }
     /// Whether anything was done to the file since it was opened, be it to its times alone: then it may have been written
-    /// to, whatever its size and times are. Default: `false`, nobody can tell.
-    fn was_touched(&self) -> Answer<'_, bool> {
-        std::future::ready(Ok(false)).boxed()
+    /// to, whatever its size and times are. Default: `None`, nobody can tell.
+    fn was_touched(&self) -> Answer<'_, Option<bool>> {
+        std::future::ready(Ok(None)).boxed()
     }
 }
 

@@ -111,12 +111,12 @@ impl FileCopy<'_> {
         let writer = created.map_err(|error| self.at_target(error))?;
 
         let written = self.pump(reader, &*writer, metadata, begun, meter).await?;
-        self.check_unchanged(reader, metadata).await?;
+        let was_touched = self.check_unchanged(reader, metadata).await?;
         // What went into a pipe cannot be read again.
         let is_wanted = self.verify && !self.target.is_pipe();
         if begun.is_resumed() || writer.is_in_doubt() || is_wanted {
             self.compare(reader, &begun.temporary, written).await?;
-        } else if !self.target.is_pipe() && reader.was_touched().await.map_err(|error| self.at_source(error))? {
+        } else if was_touched && !self.target.is_pipe() {
             let compared = self.compare(reader, &begun.temporary, written).await;
             compared.map_err(|failure| self.changed_if_it_differs(failure))?;
         }
@@ -126,17 +126,22 @@ impl FileCopy<'_> {
         Ok(written)
     }
 
-    /// What was read while somebody wrote to it is neither the file before nor the file after.
-    async fn check_unchanged(&self, reader: &dyn SourceFile, opened: &Metadata) -> Result<(), Failure> {
+    /// What was read while somebody wrote to it is neither the file before nor the file after. Returns whether somebody may
+    /// have written to it and put its times back.
+    async fn check_unchanged(&self, reader: &dyn SourceFile, opened: &Metadata) -> Result<bool, Failure> {
         // Files that the system makes up as they are read are as new as their reading.
         if opened.size.is_none_or(|size| size == 0) {
-            return Ok(());
+            return Ok(false);
+        }
+        let was_touched = reader.was_touched().await.map_err(|error| self.at_source(error))?;
+        if was_touched == Some(false) {
+            return Ok(false);
         }
         let now = reader.metadata().await.map_err(|error| self.at_source(error))?;
         let state = |metadata: Metadata| (metadata.size, metadata.times.map(|(_, modified)| modified));
         match now {
             Some(now) if state(now) != state(*opened) => Err(self.at_source(CopyError::Changed)),
-            _ => Ok(()),
+            _ => Ok(was_touched == Some(true)),
         }
     }
 

@@ -189,12 +189,12 @@ impl SourceFile for LocalFile {
         spawn(move || Ok(Some(metadata_of(&file.metadata()?))))
     }
 
-    fn was_touched(&self) -> Answer<'_, bool> {
-        let file = Arc::clone(&self.file);
-        // The one time that nobody can put back.
-        let changed = |metadata: &fs::Metadata| (metadata.ctime(), metadata.ctime_nsec());
-        let before = changed(&self.opened);
-        spawn(move || Ok(changed(&file.metadata()?) != before))
+    fn was_touched(&self) -> Answer<'_, Option<bool>> {
+        // The time of the last change is the one that nobody can put back; not every file system keeps it.
+        let state =
+            |found: &fs::Metadata| (found.size(), found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec());
+        let (file, before) = (Arc::clone(&self.file), state(&self.opened));
+        spawn(move || Ok(Some(state(&file.metadata()?) != before)))
     }
 }
 

@@ -70,3 +70,14 @@ async fn bad_message_is_a_long_name_only_where_a_name_is_long() {
         assert_eq!(messages(&summary), [format!("node:{name}: {reason}")]);
     }
 }
+
+#[tokio::test]
+async fn a_server_that_cannot_date_links_gets_them_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("somewhere", folder.path().join("link")).unwrap();
+    let node = taking(&[], |_| None).await;
+    let options = CopyOptions::default().links(Links::Keep).preserve(true);
+    let source = vec![Location::local(folder.path().join("link"))];
+    let summary = copy(source, Location::remote(&node, "dir"), options, |_| {}).await.unwrap();
+    assert_eq!((summary.files, messages(&summary)), (1, Vec::new()));
+}

@@ -257,24 +257,3 @@ fn make_writable(directories: &[PathBuf]) {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("changed");
     }
 }
-
-#[tokio::test]
-async fn what_an_earlier_run_lent_is_lent_again_where_something_in_it_failed() {
-    let (from, to) = (Place::local().await, Place::openssh().await);
-    from.files.make_directory("tree");
-    from.files.put("tree/file", b"x", 0o644);
-    from.files.put("tree/late", b"x", 0o644);
-    from.files.set_mode("tree", 0o550);
-    // Something that keeps the journal after the first run.
-    let state = tempfile::tempdir().expect("a directory");
-    let options = || recursive().journal(state.path().join("copies"));
-    let sources = || vec![from.at("tree"), from.at("missing")];
-    to.files.make_directory("into");
-    for _ in 0..2 {
-        let summary = run(sources(), to.at("into"), options()).await;
-        assert_eq!(summary.failures.len(), 1, "{:?}", summary.failures);
-        assert_eq!(to.files.mode("into/tree"), 0o550);
-        fs::remove_file(to.root().join("into/tree/late")).expect("removed");
-    }
-    make_writable(&[from.root().join("tree"), to.root().join("into/tree")]);
-}

@@ -249,6 +249,32 @@ async fn where_nothing_may_be_written_on_the_node_each_file_is_named_with_it() {
     set_mode(closed, 0o755);
 }
 
+#[tokio::test]
+async fn rights_are_lent_again_where_something_failed_in_a_directory_that_has_them_no_more() {
+    let (node, here) = (Node::start().await, tempfile::tempdir().unwrap());
+    let tree = here.path().join("tree");
+    fs::create_dir_all(tree.join("late")).unwrap();
+    fs::write(tree.join("fine"), b"x").unwrap();
+    node.put("into/other", 0o644);
+    let state = tempfile::tempdir().unwrap();
+    let run = async || {
+        let options = CopyOptions::default().recursive(true).journal(state.path().join("copies"));
+        let sources = vec![Location::local(tree.clone()), Location::local(here.path().join("missing"))];
+        copy(sources, node.at("into"), options, |_| {}).await.expect("a summary").failures.len()
+    };
+    set_mode(&tree, 0o555);
+    let there = node.directory.path().join("into/tree");
+    let mode = || fs::metadata(&there).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((run().await, mode(), names_in(there.clone())), (1, 0o555, vec!["fine".into(), "late".into()]));
+    set_mode(&tree, 0o755);
+    fs::write(tree.join("later"), b"x").unwrap();
+    set_mode(&tree, 0o555);
+    assert_eq!((run().await, mode()), (1, 0o555));
+    assert_eq!(names_in(there.clone()), ["fine", "late", "later"]);
+    set_mode(&tree, 0o755);
+    set_mode(there, 0o755);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_longer_than_the_process_may_write_is_named_and_the_rest_is_copied() {
     let world = fast_world().await;
