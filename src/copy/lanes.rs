@@ -55,10 +55,18 @@ struct State {
     /// Files open and questions asked.
     uses: usize,
     in_flight: u64,
+    /// Slots given out so far, and the last of them that left no room for another.
+    slots: u64,
+    filled_by: u64,
     pace: Pace,
 }
 
 impl State {
+    fn new(sftp: Sftp, kind: StreamKind) -> Self {
+        let (is_lost, is_retired, uses, in_flight) = Default::default();
+        Self { sftp, kind, is_lost, is_retired, uses, in_flight, slots: 0, filled_by: 0, pace: Pace::new() }
+    }
+
     fn is_plain(&self) -> bool {
         self.kind == StreamKind::Plain && !self.is_lost && !self.is_retired
     }
@@ -83,8 +91,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     pub(super) fn add(&self, sftp: Sftp, kind: StreamKind) {
-        let pace = Pace::new();
-        self.lock().push(State { sftp, kind, is_lost: false, is_retired: false, uses: 0, in_flight: 0, pace });
+        self.lock().push(State::new(sftp, kind));
         self.freed.notify_waiters();
     }
 
@@ -220,9 +227,12 @@ impl Lanes {
         let Some(id) = wished.or_else(|| usable.into_iter().filter(free).max_by_key(spare)) else { return Room::Later };
         let state = &mut states[id];
         state.in_flight += length;
-        let was_full = !state.has_room(length);
-        let slot =
-            Slot { lanes: Arc::clone(self), id, sftp: state.sftp.clone(), length, was_full, since: Instant::now() };
+        state.slots += 1;
+        let nth = state.slots;
+        if !state.has_room(length) {
+            state.filled_by = nth;
+        }
+        let slot = Slot { lanes: Arc::clone(self), id, sftp: state.sftp.clone(), length, nth, since: Instant::now() };
         if states.iter().any(|state| state.has_room(length)) {
             // Who waits next may find room too.
             self.freed.notify_one();
@@ -288,7 +298,8 @@ pub(super) struct Slot {
     id: usize,
     sftp: Sftp,
     length: u64,
-    was_full: bool,
+    /// Its number among those of its stream.
+    nth: u64,
     since: Instant,
 }
 
@@ -303,7 +314,10 @@ impl Slot {
 
     pub(super) fn heed<T>(&self, outcome: Result<T, SftpError>) -> Result<T, SftpError> {
         if outcome.is_ok() {
-            self.lanes.lock()[self.id].pace.handle_moved(self.length, self.since.elapsed(), self.was_full);
+            let state = &mut self.lanes.lock()[self.id];
+            // Answers may come in bursts, so what counts is whether the window was full while this was on its way.
+            let was_full = state.filled_by >= self.nth;
+            state.pace.handle_moved(self.length, self.since.elapsed(), was_full);
         }
         heed(&self.lanes, self.id, outcome)
     }

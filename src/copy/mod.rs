@@ -79,6 +79,8 @@ mod verify;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_bounds;
+#[cfg(test)]
 mod tests_hostile;
 #[cfg(test)]
 mod tests_lost;
@@ -87,9 +89,13 @@ mod tests_pipes;
 #[cfg(test)]
 mod tests_refusals;
 #[cfg(test)]
+mod tests_stopped;
+#[cfg(test)]
 mod tests_striped;
 #[cfg(test)]
 mod tests_trees;
+#[cfg(test)]
+mod tests_waits;
 
 use std::future::{Future, pending};
 use std::num::NonZeroU64;

@@ -1,6 +1,9 @@
 //! A server for tests that answers as it is told to.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::Attributes;
@@ -93,6 +96,20 @@ where
     serve_some(extensions, usize::MAX, answer)
 }
 
+/// How many requests were answered together, each time the server answered.
+pub(crate) type Rounds = Arc<Mutex<Vec<usize>>>;
+
+/// As [`serve`], but over a long way: nothing is answered before the client has nothing more to send. So each round is a
+/// round trip, whatever the machine is busy with. The clock of the runtime has to be paused.
+pub(crate) fn serve_in_rounds<F>(extensions: &[&str], rounds: &Rounds, answer: F) -> DuplexStream
+where
+    F: FnMut(Received) -> Vec<u8> + Send + 'static,
+{
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(run_in_rounds(server, version_packet(3, extensions), Arc::clone(rounds), answer));
+    client
+}
+
 /// As [`serve`], but the server is gone after so many requests.
 pub(crate) fn serve_some<F>(extensions: &[&str], requests: usize, answer: F) -> DuplexStream
 where
@@ -115,13 +132,55 @@ async fn run<F: FnMut(Received) -> Vec<u8>>(
     }
     for _ in 0..requests {
         let Some(packet) = next_packet(&mut stream).await else { return };
-        let mut fields = Reader::new(packet);
-        let verb = fields.u8().expect("a type");
-        let id = fields.u32().expect("an id");
-        if stream.write_all(&answer(Received { verb, id, fields })).await.is_err() {
+        if stream.write_all(&answer(received(packet))).await.is_err() {
             return;
         }
     }
+}
+
+async fn run_in_rounds<F: FnMut(Received) -> Vec<u8>>(
+    mut stream: DuplexStream,
+    greeting: Vec<u8>,
+    rounds: Rounds,
+    mut answer: F,
+) {
+    let Some(_init) = next_packet(&mut stream).await else { return };
+    let (mut held, mut count, mut sent) = (greeting, 0, BytesMut::new());
+    loop {
+        // A paused clock moves only while nobody has anything to do.
+        match tokio::time::timeout(Duration::from_millis(1), stream.read_buf(&mut sent)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => return,
+            Err(_) => {
+                if count > 0 {
+                    rounds.lock().expect("no test panics with it").push(std::mem::take(&mut count));
+                }
+                if stream.write_all(&std::mem::take(&mut held)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        while let Some(packet) = take_packet(&mut sent) {
+            held.extend(answer(received(packet)));
+            count += 1;
+        }
+    }
+}
+
+fn take_packet(sent: &mut BytesMut) -> Option<Bytes> {
+    let length = u32::from_be_bytes(sent.first_chunk().copied()?) as usize;
+    if sent.len() < 4 + length {
+        return None;
+    }
+    sent.advance(4);
+    Some(sent.split_to(length).freeze())
+}
+
+fn received(packet: Bytes) -> Received {
+    let mut fields = Reader::new(packet);
+    let verb = fields.u8().expect("a type");
+    let id = fields.u32().expect("an id");
+    Received { verb, id, fields }
 }
 
 async fn next_packet(stream: &mut DuplexStream) -> Option<Bytes> {
