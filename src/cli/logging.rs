@@ -6,8 +6,11 @@ use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::instrument::{Instrument, Instrumented};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Metadata, Span, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::options::LogLevel;
@@ -16,6 +19,8 @@ use super::report;
 const STAGE_TARGET: &str = "ssmssh::stage";
 /// What is used, and how it ends: sentences of their own.
 const DETAIL_TARGET: &str = "ssmssh::detail";
+/// Names for what is told.
+const LABEL_TARGET: &str = "ssmssh::label";
 
 /// Prints from now on what `level` asks for. A second call changes nothing.
 pub(crate) fn init(level: LogLevel) {
@@ -31,6 +36,12 @@ pub(crate) fn stage(name: &'static str, elapsed: Duration) {
 /// Tells how long the whole way in took.
 pub(crate) fn ready(started: Instant) {
     tracing::info!(target: "ssmssh::detail", "ready after {}", milliseconds(started.elapsed()));
+}
+
+/// Puts a name before all that is told about `work`, where several such are under way; `None` where there is only one.
+pub(crate) fn labelled<F: Future>(label: Option<String>, work: F) -> Instrumented<F> {
+    let span = label.map(|label| tracing::info_span!(target: "ssmssh::label", "label", "{label}"));
+    work.instrument(span.unwrap_or_else(Span::none))
 }
 
 /// One line on stderr for each event that is wanted.
@@ -54,16 +65,35 @@ impl Lines {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Lines {
+/// The name of a span.
+struct Label(String);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.is_event() && self.wants(metadata)
+        let is_wanted_label = metadata.target() == LABEL_TARGET && self.level >= LogLevel::Stages;
+        is_wanted_label || (metadata.is_event() && self.wants(metadata))
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let mut fields = Fields::default();
-        event.record(&mut fields);
-        report::note(&line(event.metadata(), &fields));
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(Label(fields.text));
+        }
     }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        report::note(&labelled_line(event, &context));
+    }
+}
+
+fn labelled_line<S: Subscriber + for<'a> LookupSpan<'a>>(event: &Event<'_>, context: &Context<'_, S>) -> String {
+    let mut fields = Fields::default();
+    event.record(&mut fields);
+    let line = line(event.metadata(), &fields);
+    let mut spans = context.event_scope(event).into_iter().flatten();
+    let label = spans.find_map(|span| span.extensions().get::<Label>().map(|Label(label)| format!("{label}: ")));
+    label.unwrap_or_default() + &line
 }
 
 fn line(metadata: &Metadata<'_>, fields: &Fields) -> String {
@@ -122,18 +152,24 @@ impl Visit for Fields {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     /// Collects the lines that a program logging at `level` would print.
     struct Collect(Lines, Arc<Mutex<Vec<String>>>);
 
-    impl<S: Subscriber> Layer<S> for Collect {
-        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            if self.0.wants(event.metadata()) {
-                let mut fields = Fields::default();
-                event.record(&mut fields);
-                self.1.lock().unwrap().push(line(event.metadata(), &fields));
-            }
+    impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Collect {
+        fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
+            self.0.enabled(metadata, context)
+        }
+
+        fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+            self.0.on_new_span(attributes, id, context);
+        }
+
+        fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+            self.1.lock().unwrap().push(labelled_line(event, &context));
         }
     }
 
@@ -164,6 +200,20 @@ mod tests {
     fn one_v_prints_stages_with_their_durations() {
         let expected = ["StartSession 95 ms", "key exchange 3.4 ms", "region eu-west-1", "warning: new host key"];
         assert_eq!(printed(LogLevel::Stages, log_all), expected);
+    }
+
+    #[test]
+    fn what_is_told_of_one_among_several_has_its_name_before_it() {
+        let log = || {
+            let work = async {
+                stage("WebSocket", Duration::from_millis(20));
+                tracing::debug!(target: "ssmssh::stream", "hello");
+            };
+            let _ = labelled(Some("stream 2".to_owned()), work).now_or_never();
+            let _ = labelled(None, async { stage("handshake", Duration::from_millis(30)) }).now_or_never();
+        };
+        assert_eq!(printed(LogLevel::Stages, log), ["stream 2: WebSocket 20 ms", "handshake 30 ms"]);
+        assert_eq!(printed(LogLevel::Info, log), [""; 0]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) async fn follow(mut connection: watch::Receiver<ConnectionState>, pat
             ConnectionState::Unanswered { since, .. } => {
                 outage.begin(Kind::Silent, *since, "still waiting");
             }
-            _ => outage.end(),
+            _ => outage.end().iter().for_each(|line| report::aside(line)),
         }
         tokio::select! {
             () = outage.outlast(patience) => outage.tell(interactive),
@@ -87,11 +87,10 @@ impl Outage {
         cause.clone_into(&mut self.cause);
     }
 
-    fn end(&mut self) {
-        let Some((kind, since)) = self.now.take() else { return };
-        if std::mem::take(&mut self.is_told) {
-            report::aside(&format!("{} after {} s", kind.end(), tenths(since.elapsed())));
-        }
+    /// What is to be said about the end of what was told.
+    fn end(&mut self) -> Option<String> {
+        let (kind, since) = self.now.take()?;
+        std::mem::take(&mut self.is_told).then(|| format!("{} after {} s", kind.end(), tenths(since.elapsed())))
     }
 
     /// Returns when it has lasted for `patience` and was not told yet.
@@ -129,5 +128,21 @@ mod tests {
         assert_eq!(patience(LogLevel::Info, false), None);
         assert_eq!(patience(LogLevel::Stages, false), Some(Duration::ZERO));
         assert_eq!(patience(LogLevel::Quiet, true), None);
+    }
+
+    #[test]
+    fn the_end_of_an_outage_is_told_if_its_beginning_was_and_in_its_words() {
+        let end = |kinds: &[(Kind, bool)]| {
+            let mut outage = Outage::default();
+            for (kind, is_told) in kinds {
+                outage.begin(*kind, Instant::now(), "why");
+                outage.is_told |= is_told;
+            }
+            outage.end().unwrap_or_default()
+        };
+        assert_eq!(end(&[(Kind::Lost, false)]), "");
+        assert_eq!(end(&[(Kind::Lost, true), (Kind::Lost, false)]), "connected again after 0.0 s");
+        assert_eq!(end(&[(Kind::Silent, true)]), "the node answers again after 0.0 s");
+        assert_eq!(end(&[(Kind::Lost, true), (Kind::Silent, false)]), "", "what came of it was not told");
     }
 }

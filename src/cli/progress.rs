@@ -264,7 +264,7 @@ fn columns_of(letter: char) -> usize {
 }
 
 /// An amount of data, for people.
-struct Bytes(u64);
+pub(crate) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

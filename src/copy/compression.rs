@@ -106,11 +106,12 @@ pub(super) struct Choice {
     begun: Option<(Instant, u64)>,
     /// Once it is known to pay it stays so: what cannot be compressed costs a stream that compresses little.
     pays: bool,
+    has_told: bool,
 }
 
 impl Choice {
     pub(super) fn new(compression: Compression) -> Self {
-        Self { compression, begun: None, pays: false }
+        Self { compression, begun: None, pays: false, has_told: false }
     }
 
     /// The kind for streams opened now; nothing while it is not known yet. `ratio` is the sample's.
@@ -130,14 +131,22 @@ impl Choice {
         let watched = self.watched(now);
         let Some(ratio) = ratio else { return (watched >= PATIENCE).then_some(StreamKind::Plain) };
         if ratio < WORTHWHILE_RATIO {
+            self.tell("no compression: the data does not get much smaller", ratio);
             return Some(StreamKind::Plain);
         }
         if watched < WATCH {
             return None;
         }
         self.pays = self.speed(now, totals) / float(open.max(1) as u64) < FAST;
-        tracing::debug!(ratio, pays = self.pays, "the data can be compressed");
+        self.tell(if self.pays { "compression" } else { "no compression: the link is as fast as that" }, ratio);
         Some(if self.pays { StreamKind::Compressed } else { StreamKind::Plain })
+    }
+
+    /// Once, unless it changes its mind for the better.
+    fn tell(&mut self, decision: &str, ratio: f64) {
+        if !std::mem::replace(&mut self.has_told, true) || self.pays {
+            tracing::info!(target: "ssmssh::detail", "{decision} (a sample of it packs to {:.0} %)", 100.0 / ratio);
+        }
     }
 
     /// Whether enough is left for plain streams to be replaced by compressed ones.

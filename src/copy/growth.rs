@@ -1,5 +1,6 @@
 //! When a copy gets more streams. Pure: the driver tells what it sees and opens what is wanted.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::Totals;
@@ -59,6 +60,32 @@ pub(super) struct Growth {
     not_before: Option<Instant>,
     /// The most that had been copied when all streams were lost, in bytes and files.
     best: Option<u64>,
+    /// What was told last about why there are not more.
+    told: Option<Enough>,
+}
+
+/// Why there are no more streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Enough {
+    /// The last step brought little.
+    Full,
+    /// What is left is done sooner than a stream is open.
+    SoonOver,
+    /// What is left keeps no more of them busy.
+    LittleLeft,
+    /// There are as many as were allowed.
+    Most,
+}
+
+impl fmt::Display for Enough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the last ones made it hardly faster",
+            Self::SoonOver => "what is left is done before another is open",
+            Self::LittleLeft => "what is left keeps no more of them busy",
+            Self::Most => "there are as many as are allowed",
+        })
+    }
 }
 
 /// A time in which the number of streams did not change.
@@ -78,7 +105,22 @@ struct Speed {
 
 impl Growth {
     pub(super) fn new(streams: Streams) -> Self {
-        Self { streams, stage: None, before: None, is_full: false, refusals: 0, not_before: None, best: None }
+        Self {
+            streams,
+            stage: None,
+            before: None,
+            is_full: false,
+            refusals: 0,
+            not_before: None,
+            best: None,
+            told: None,
+        }
+    }
+
+    fn tell(&mut self, enough: Enough, open: usize) {
+        if self.told.replace(enough) != Some(enough) {
+            tracing::info!(target: "ssmssh::detail", "no more streams than {open}: {enough}");
+        }
     }
 
     /// How many streams there should be, when `open` are open and `opening` are on their way.
@@ -87,7 +129,13 @@ impl Growth {
         if self.is_held(now) {
             return open;
         }
-        auto.clamp(1, self.streams.most).min(worth(totals))
+        let (useful, worth) = (auto.clamp(1, self.streams.most), worth(totals));
+        if worth < useful && totals.is_all_found && totals.files > 0 {
+            self.tell(Enough::LittleLeft, worth.max(open));
+        } else if open == self.streams.most && open > 1 {
+            self.tell(Enough::Most, open);
+        }
+        useful.min(worth)
     }
 
     /// Whether none is to be opened at present, in place of another either.
@@ -151,16 +199,29 @@ impl Growth {
             && !speed.has_gained(before, ratio(open, fewer))
         {
             self.is_full = true;
+            self.tell(Enough::Full, open);
             return open;
         }
         let seconds = speed.seconds_for(totals);
-        if speed.bytes + speed.files <= 0.0 || seconds <= WORTHWHILE {
+        if speed.bytes + speed.files <= 0.0 {
+            return open;
+        }
+        if seconds <= WORTHWHILE {
+            self.tell(Enough::SoonOver, open);
             return open;
         }
         self.before = Some((open, speed));
         // As many as bring the rest down to what opening a stream costs.
         let useful = (1..=self.streams.most).find(|streams| seconds * ratio(open, *streams) <= WORTHWHILE);
-        useful.unwrap_or(self.streams.most).clamp(open, open * STEP)
+        let wanted = useful.unwrap_or(self.streams.most).clamp(open, open * STEP);
+        if wanted > open {
+            let (more, megabytes) = (wanted - open, speed.bytes / 1e6);
+            tracing::info!(
+                target: "ssmssh::detail",
+                "{more} more streams: at {megabytes:.1} MB/s what is left takes {seconds:.0} s"
+            );
+        }
+        wanted
     }
 }
 

@@ -62,7 +62,7 @@ impl<'a> Opening<'a> {
     fn look_for_losses(&mut self, now: Instant, totals: Totals) {
         let was_cut_off = std::mem::replace(&mut self.is_cut_off, self.lanes.open() == 0);
         if self.is_cut_off && !was_cut_off {
-            tracing::info!(cause = %self.lanes.cause(), "all streams are lost: opening another");
+            tracing::info!(target: "ssmssh::detail", "all streams are lost ({}): opening another", self.lanes.cause());
             self.growth.handle_cut_off(now, totals);
         }
         // As long as there are streams, it is their end that decides whether others are tried.
@@ -77,13 +77,14 @@ impl<'a> Opening<'a> {
         match outcome {
             Ok(sftp) => {
                 self.lanes.add(sftp, kind);
-                tracing::debug!(?kind, "a further stream is open");
                 if is_compressed && self.choice.is_replacing(now, totals) {
                     self.lanes.retire_plain();
                 }
+                let (open, plain) = (self.lanes.open(), self.lanes.plain());
+                tracing::info!(target: "ssmssh::detail", "streams in use: {open}, {} with compression", open - plain);
             }
             Err(error) => {
-                tracing::info!(%error, "no further stream for now");
+                tracing::info!(target: "ssmssh::detail", "no further stream for now: {error}");
                 self.growth.handle_refused(now);
                 self.at_once = 1;
             }

@@ -44,6 +44,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 pub use self::dial::{AddressFamily, DialError, Network};
 pub use self::error::StreamError;
@@ -158,7 +159,9 @@ fn open_with(
 ) -> Opening {
     let options = options.within_limits();
     let shared = Arc::new(Shared::new(options.channel.clone()));
-    tokio::spawn(driver::run(driver::Setup { service, connect, request, options, shared: Arc::clone(&shared) }));
+    let setup = driver::Setup { service, connect, request, options, shared: Arc::clone(&shared) };
+    // What it logs is about whoever opened it.
+    tokio::spawn(driver::run(setup).in_current_span());
     Opening { stream: Some(SsmStream { shared: Arc::clone(&shared) }), shared }
 }
 

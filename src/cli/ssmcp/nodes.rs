@@ -2,15 +2,17 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::files::{Files, start_sftp};
 use super::settings::SsmcpSettings;
 use crate::cli::connect::{Dialer, Redialer, close};
+use crate::cli::logging::labelled;
 use crate::cli::report::CliError;
 use crate::cli::stdio;
 use crate::cli::target::{Operand, Target};
 use crate::client::Connection;
-use crate::copy::{BytePath, Location, RemoteEndpoint, StreamKind};
+use crate::copy::{BytePath, Location, RemoteEndpoint, StreamKind, Streams};
 use crate::ssh::sftp::Sftp;
 use crate::ssh::{Lost, SshError};
 
@@ -26,13 +28,45 @@ pub(super) async fn connect_all(settings: &SsmcpSettings, dialer: &Dialer<'_>) -
     for operand in settings.sources.iter().chain([&settings.target]) {
         let Operand::Remote { target, .. } = operand else { continue };
         if nodes.iter().all(|node| node.target != *target) {
-            nodes.push(connect(target, dialer, settings).await?);
+            let names = Names::new(settings, target);
+            nodes.push(labelled(names.next(), connect(target, dialer, settings, names)).await?);
         }
     }
     Ok(nodes)
 }
 
-async fn connect(target: &Target, dialer: &Dialer<'_>, settings: &SsmcpSettings) -> Result<Node, CliError> {
+/// How the streams to a node are called, one after the other, where there may be others beside them.
+#[derive(Debug)]
+struct Names {
+    node: Option<String>,
+    is_numbered: bool,
+    count: AtomicUsize,
+}
+
+impl Names {
+    fn new(settings: &SsmcpSettings, target: &Target) -> Self {
+        let is_other = |operand: &Operand| matches!(operand, Operand::Remote { target: other, .. } if other != target);
+        let has_others = settings.sources.iter().chain([&settings.target]).any(is_other);
+        let is_numbered = settings.streams != Streams::exactly(1) && !settings.force_scp;
+        Self { node: has_others.then(|| target.node.to_string()), is_numbered, count: AtomicUsize::new(0) }
+    }
+
+    fn next(&self) -> Option<String> {
+        let number = 1 + self.count.fetch_add(1, Ordering::Relaxed);
+        match (&self.node, self.is_numbered) {
+            (Some(node), true) => Some(format!("{node} stream {number}")),
+            (None, true) => Some(format!("stream {number}")),
+            (node, false) => node.clone(),
+        }
+    }
+}
+
+async fn connect(
+    target: &Target,
+    dialer: &Dialer<'_>,
+    settings: &SsmcpSettings,
+    names: Names,
+) -> Result<Node, CliError> {
     let connection = Arc::new(dialer.connect(target, false).await?);
     let mut files = Files::open(&connection, &target.node, settings).await?;
     if let Files::Sftp(endpoint) = files {
@@ -40,7 +74,9 @@ async fn connect(target: &Target, dialer: &Dialer<'_>, settings: &SsmcpSettings)
         let redialer = dialer.again(target, &connection).map(Arc::new);
         endpoint = hashing(endpoint, &connection, redialer.clone());
         if let Some(redialer) = redialer {
-            endpoint = endpoint.more_streams(settings.streams, move |kind| another_stream(Arc::clone(&redialer), kind));
+            endpoint = endpoint.more_streams(settings.streams, move |kind| {
+                labelled(names.next(), another_stream(Arc::clone(&redialer), kind))
+            });
         }
         files = Files::Sftp(endpoint);
     }

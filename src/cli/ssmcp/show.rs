@@ -10,10 +10,10 @@ use super::json::{End, Events};
 use super::pace::PaceWatch;
 use super::settings::SsmcpSettings;
 use crate::cli::options::LogLevel;
-use crate::cli::progress::ProgressLines;
+use crate::cli::progress::{Bytes, ProgressLines};
 use crate::cli::report;
 use crate::cli::target::Operand;
-use crate::copy::{Compression, Event, Progress, Summary, Totals};
+use crate::copy::{Compression, Event, Progress, Skip, Summary, Totals};
 
 /// How often the lines are drawn when nothing happens: rates fall, times grow, windows change their size.
 const TICK: Duration = Duration::from_millis(250);
@@ -57,6 +57,7 @@ impl<'a> Show<'a> {
         match progress.event {
             Event::Failed(failure) => self.failures.show(failure),
             Event::Said { side, text } => report::note(&format!("{side}: {text}")),
+            event if self.settings.connection.log_level >= LogLevel::Stages => tell_of_file(&event),
             _ => {}
         }
         self.lines.show(progress);
@@ -98,6 +99,24 @@ impl<'a> Show<'a> {
         if let Some(events) = self.events.take() {
             events.finish(&self.totals(), &end).await;
         }
+    }
+}
+
+/// Why a file is not copied from its beginning to its end.
+fn tell_of_file(event: &Event<'_>) {
+    match event {
+        Event::Resumed { path, size, kept } if *size == Some(*kept) => {
+            report::note(&format!("{path}: an earlier run has finished it"));
+        }
+        Event::Resumed { path, size, kept } => {
+            let of = size.map(|size| format!(" of {}", Bytes(size))).unwrap_or_default();
+            report::note(&format!("{path}: goes on, {}{of} were there", Bytes(*kept)));
+        }
+        Event::Skipped { path, rule } => {
+            let reason = if *rule == Skip::Same { "the same size and time" } else { "it as new or newer" };
+            report::note(&format!("{path}: skipped, the target has {reason}"));
+        }
+        _ => {}
     }
 }
 
