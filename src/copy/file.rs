@@ -128,7 +128,7 @@ impl FileCopy<'_> {
 
     /// What was read while somebody wrote to it is neither the file before nor the file after. Returns whether somebody may
     /// have written to it and put its times back.
-    async fn check_unchanged(&self, reader: &dyn SourceFile, opened: &Metadata) -> Result<bool, Failure> {
+    pub(super) async fn check_unchanged(&self, reader: &dyn SourceFile, opened: &Metadata) -> Result<bool, Failure> {
         // Files that the system makes up as they are read are as new as their reading.
         if opened.size.is_none_or(|size| size == 0) {
             return Ok(false);

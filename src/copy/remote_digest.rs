@@ -16,12 +16,13 @@ const WORTH_A_PROGRAM: u64 = 256 * 1024;
 const AT_ONCE: usize = 4;
 
 /// Whichever the machine has: GNU coreutils, Perl (on macOS), OpenSSL, BSD. The file is its standard input, so that no
-/// name is taken for an option or spelled in a way of its own.
+/// name is taken for an option or spelled in a way of its own. Each file gets a line.
 const SCRIPT: &str = "\
-if command -v sha256sum >/dev/null 2>&1; then exec sha256sum; \
-elif command -v shasum >/dev/null 2>&1; then exec shasum -a 256; \
-elif command -v openssl >/dev/null 2>&1; then exec openssl dgst -sha256; \
-else exec sha256 -q; fi <\"$1\"";
+if command -v sha256sum >/dev/null 2>&1; then hash='sha256sum'; \
+elif command -v shasum >/dev/null 2>&1; then hash='shasum -a 256'; \
+elif command -v openssl >/dev/null 2>&1; then hash='openssl dgst -sha256'; \
+else hash='sha256 -q'; fi; \
+for file do (exec $hash <\"$file\") || echo -; done";
 
 type Run = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Output, SshError>> + Send + Sync;
 
@@ -48,9 +49,9 @@ impl Hasher {
             return None;
         }
         let _turn = self.turns.acquire().await.ok()?;
-        let output = (self.run)(command(path)).await;
+        let output = (self.run)(command([quote::word(path.as_bytes())])).await;
         let digest = match &output {
-            Ok(output) if output.status.success() => parse(&output.stdout),
+            Ok(output) if output.status.success() => parse(&output.stdout, 1).pop().flatten(),
             _ => None,
         };
         if digest.is_none() {
@@ -61,14 +62,23 @@ impl Hasher {
     }
 }
 
-fn command(path: &BytePath) -> Vec<u8> {
-    let quoted = [SCRIPT.as_bytes(), b"sh", path.as_bytes()].map(quote::word);
-    [b"exec sh -c".to_vec()].into_iter().chain(quoted).collect::<Vec<_>>().join(&b' ')
+/// The command that hashes files, which are words for the user's shell.
+pub(super) fn command(files: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
+    let program = [b"exec sh -c".to_vec(), quote::word(SCRIPT.as_bytes()), b"sh".to_vec()];
+    program.into_iter().chain(files).collect::<Vec<_>>().join(&b' ')
 }
 
-/// The last word that can be a digest: a login script may print something before, and programs name the file.
-fn parse(printed: &[u8]) -> Option<[u8; 32]> {
-    let mut words = printed.rsplit(u8::is_ascii_whitespace).filter(|word| word.len() == 64);
+/// The digests of `count` files in what the command printed. A login script may print something before.
+pub(super) fn parse(printed: &[u8], count: usize) -> Vec<Option<[u8; 32]>> {
+    let lines = printed.trim_ascii_end().rsplit(|byte| *byte == b'\n');
+    let mut digests: Vec<_> = lines.map(digest_in).chain(std::iter::repeat(None)).take(count).collect();
+    digests.reverse();
+    digests
+}
+
+/// The last word of a line that can be a digest: programs name the file before it or behind it.
+fn digest_in(line: &[u8]) -> Option<[u8; 32]> {
+    let mut words = line.rsplit(u8::is_ascii_whitespace).filter(|word| word.len() == 64);
     words.find_map(|word| data_encoding::HEXLOWER_PERMISSIVE.decode(word).ok()?.try_into().ok())
 }
 
@@ -84,16 +94,22 @@ mod tests {
 
     /// Runs the command for a file in `folder` with these programs only.
     fn run(folder: &Path, path: &BytePath, programs: &[&str]) -> Option<[u8; 32]> {
+        run_all(folder, &[path], programs).pop()?
+    }
+
+    fn run_all(folder: &Path, paths: &[&BytePath], programs: &[&str]) -> Vec<Option<[u8; 32]>> {
         let bin = tempfile::tempdir().unwrap();
         for program in ["sh", "perl", "env"].iter().chain(programs) {
             let found = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(program));
-            let found = found.into_iter().find(|path| path.exists())?;
+            let Some(found) = found.into_iter().find(|path| path.exists()) else { return vec![None; paths.len()] };
             std::os::unix::fs::symlink(found, bin.path().join(program)).unwrap();
         }
         let mut shell = std::process::Command::new("/bin/sh");
-        shell.arg("-c").arg(OsString::from_vec(command(path))).current_dir(folder).env("PATH", bin.path());
+        let words = paths.iter().map(|path| quote::word(path.as_bytes()));
+        shell.arg("-c").arg(OsString::from_vec(command(words))).current_dir(folder).env("PATH", bin.path());
         let output = shell.output().unwrap();
-        if output.status.success() { parse(&output.stdout) } else { None }
+        assert!(output.status.success());
+        parse(&output.stdout, paths.len())
     }
 
     #[test]
@@ -119,10 +135,24 @@ mod tests {
         let hex = "0123456789abcdef".repeat(4);
         let digest: [u8; 32] = data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap();
         for printed in [format!("{hex}  -\n"), format!("SHA2-256(stdin)= {hex}\n"), format!("Welcome!\n{hex}\n")] {
-            assert_eq!(parse(printed.as_bytes()), Some(digest), "{printed}");
+            assert_eq!(parse(printed.as_bytes(), 1), [Some(digest)], "{printed}");
         }
         for printed in ["", "nothing\n", &hex[..63], &format!("{hex}0\n")] {
-            assert_eq!(parse(printed.as_bytes()), None, "{printed}");
+            assert_eq!(parse(printed.as_bytes(), 1), [None], "{printed}");
         }
+        let several = format!("Welcome!\n{hex}  -\n-\n{hex}  -\n");
+        assert_eq!(parse(several.as_bytes(), 3), [Some(digest), None, Some(digest)]);
+        assert_eq!(parse(b"-\n", 2), [None, None]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_takes_nothing_from_those_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), b"content").unwrap();
+        std::fs::create_dir(folder.path().join("directory")).unwrap();
+        let expected = Some(Sha256::digest(b"content").into());
+        let paths = ["missing", "file", "directory", "file"].map(BytePath::from);
+        let found = run_all(folder.path(), &paths.each_ref(), &["sha256sum"]);
+        assert_eq!(found, [None, expected, None, expected]);
     }
 }

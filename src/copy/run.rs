@@ -345,7 +345,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn would_copy(&self, place: &Place, size: Option<u64>) -> Outcome {
+    pub(super) fn would_copy(&self, place: &Place, size: Option<u64>) -> Outcome {
         self.meter.tell(Event::WouldCopy { path: &place.source, target: &place.target, size }, |_| {});
         Outcome::Done
     }

@@ -321,13 +321,19 @@ async fn a_copy_goes_from_node_to_node_over_this_machine() {
 
 /// OpenSSH's `scp` in a directory, without anything between.
 pub(crate) fn scp_in(directory: &Path) -> ScpEndpoint {
-    let directory = directory.to_owned();
+    scp_with(directory, "/usr/bin:/bin")
+}
+
+/// The same, with these programs only.
+pub(crate) fn scp_with(directory: &Path, programs: &str) -> ScpEndpoint {
+    let (directory, programs) = (directory.to_owned(), programs.to_owned());
     ScpEndpoint::new("node", move |command| {
-        let spawned = Command::new("sh")
+        let spawned = Command::new("/bin/sh")
             .arg("-c")
             .arg(OsString::from_vec(command))
             .current_dir(&directory)
             .env("HOME", &directory)
+            .env("PATH", &programs)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -11,7 +11,7 @@ use super::line::{Times, Words};
 use super::receiver::Receiver;
 use super::request::Request;
 use super::sink::{Header, Received};
-use super::{ScpEndpoint, ScpError, flags, is_excluded, say};
+use super::{ScpEndpoint, ScpError, Taken, flags, is_excluded, say};
 use crate::copy::endpoint::{Answer, FileKind, Metadata, SourceFile};
 use crate::copy::plan::{Outcome, Place};
 use crate::copy::run::Run;
@@ -28,7 +28,9 @@ pub(super) struct Download<'a, 'm> {
     /// Which of the sources it is, and what it was called.
     origin: usize,
     typed: &'a BytePath,
+    request: Request,
     target: &'a Target,
+    taken: &'a mut Taken,
     receiver: Arc<Mutex<Receiver>>,
     is_single: bool,
     /// The target's own name is taken.
@@ -52,20 +54,22 @@ impl<'a, 'm> Download<'a, 'm> {
         endpoint: &'a ScpEndpoint,
         origin: usize,
         target: &'a Target,
+        taken: &'a mut Taken,
         summary: &mut Summary,
     ) -> Result<(), CopyError> {
         let typed = &run.sources[origin].path;
-        let request = match Request::of(&run.sources[origin]) {
+        let request = match request(run, origin) {
             Ok(request) => request,
             Err(error) => return run.record(summary, Failure::new(endpoint.side(), typed, error)),
         };
         let is_single = request.is_single();
-        let receiver = match Receiver::start(endpoint, request, flags(run.options())).await {
+        let receiver = match Receiver::start(endpoint, request.clone(), flags(run.options())).await {
             Ok(receiver) => Arc::new(Mutex::new(receiver)),
             Err(error) => return run.record(summary, Failure::new(endpoint.side(), typed, error.into())),
         };
+        let (is_taken, open) = (false, Vec::new());
         let mut download =
-            Self { run, endpoint, origin, typed, target, receiver, is_single, is_taken: false, open: Vec::new() };
+            Self { run, endpoint, origin, typed, request, target, taken, receiver, is_single, is_taken, open };
         let outcome = download.receive(summary).await;
         say(run, endpoint, &download.receiver.lock().await.take_said());
         match outcome {
@@ -102,7 +106,7 @@ impl<'a, 'm> Download<'a, 'm> {
             return Ok(());
         }
         let metadata = metadata_of(header, FileKind::Directory);
-        let made = match self.place(&header.name) {
+        let made = match self.place(&header.name, true) {
             Ok(place) => self.make(&place, header.mode).await.map(|was_made| (place, was_made)),
             Err(failure) => Err(failure),
         };
@@ -147,7 +151,7 @@ impl<'a, 'm> Download<'a, 'm> {
             totals.bytes += header.size;
             totals.is_all_found = is_last;
         });
-        let outcome = match self.place(&header.name) {
+        let outcome = match self.place(&header.name, false) {
             Ok(place) => self.write(&place, metadata).await,
             Err(failure) => Err(failure),
         };
@@ -170,11 +174,11 @@ impl<'a, 'm> Download<'a, 'm> {
     }
 
     /// Where something of this name goes.
-    fn place(&mut self, name: &[u8]) -> Result<Place, Failure> {
+    fn place(&mut self, name: &[u8], is_directory: bool) -> Result<Place, Failure> {
         if let Some(directory) = self.open.last() {
             return Ok(directory.place.join(name));
         }
-        let source = if self.is_single { self.typed.clone() } else { self.typed.parent().join(name) };
+        let source = self.request.path_of(name).unwrap_or_else(|| self.typed.parent().join(name));
         let target = match self.target {
             Target::Directory(path) if name.is_empty() => path.clone(),
             Target::Directory(path) => path.join(name),
@@ -185,6 +189,9 @@ impl<'a, 'm> Download<'a, 'm> {
                 return Err(Failure::new(self.endpoint.side(), &source, error));
             }
         };
+        if self.taken.refuses(&target, is_directory) {
+            return Err(Failure::new(self.endpoint.side(), &source, CopyError::SameName));
+        }
         Ok(Place { origin: self.origin, source, target })
     }
 
@@ -196,6 +203,16 @@ impl<'a, 'm> Download<'a, 'm> {
         let (path, reason) = words.split().unwrap_or_else(|| (self.typed.clone(), words.clone()));
         Failure::new(self.endpoint.side(), &path, ScpError::Refused(reason).into())
     }
+}
+
+/// What is asked for, if all that was asked for can be had.
+fn request(run: &Run<'_>, origin: usize) -> Result<Request, CopyError> {
+    let request = Request::of(&run.sources[origin])?;
+    let is_compared = run.options().verify && !run.destination.endpoint.is_pipe();
+    if is_compared && request.path_of(b"").is_none() {
+        return Err(ScpError::Unable("tell in which of several directories a file lies, to verify it").into());
+    }
+    Ok(request)
 }
 
 /// Why a source is left.
@@ -222,7 +239,7 @@ pub(super) fn words_of(failure: &Failure) -> Words {
     Words::new(failure.error.to_string().as_bytes())
 }
 
-fn metadata_of(header: &Header, kind: FileKind) -> Metadata {
+pub(super) fn metadata_of(header: &Header, kind: FileKind) -> Metadata {
     let time = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
     let times = header.times.map(|Times { modified, accessed }| (time(accessed), time(modified)));
     Metadata { kind: Some(kind), size: Some(header.size), mode: Some(header.mode), times }

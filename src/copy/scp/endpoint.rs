@@ -1,14 +1,16 @@
 //! A machine that is reached by its `scp` command.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, ready};
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures_util::future::{BoxFuture, pending, ready};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::ScpError;
+use super::digest;
 use super::download::Incoming;
 use crate::copy::endpoint::{Answer, Change, Endpoint, Entry, Metadata, SourceFile, TargetFile};
 use crate::copy::{BytePath, CopyError, Side};
@@ -56,6 +58,23 @@ impl ScpEndpoint {
     pub(super) async fn run(&self, command: Vec<u8>) -> Result<ScpChannel, ScpError> {
         tracing::debug!(command = %BytePath::new(&command[..]), "scp");
         (self.run)(command).await.map_err(ScpError::NotOpened)
+    }
+
+    /// What a command without input prints, `limit` bytes of it at most.
+    pub(super) async fn output(&self, command: Vec<u8>, limit: u64) -> Result<Vec<u8>, ScpError> {
+        let ScpChannel { mut input, output, mut errors, ended: _running } = self.run(command).await?;
+        let _ = input.shutdown().await;
+        let (mut printed, mut output) = (Vec::new(), output.take(limit));
+        let ignoring = async {
+            // It must not wait for somebody to take what it complains about.
+            let _ = tokio::io::copy(&mut errors, &mut tokio::io::sink()).await;
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            read = output.read_to_end(&mut printed) => read.map_err(ScpError::Connection)?,
+            never = ignoring => match never {},
+        };
+        Ok(printed)
     }
 
     /// The same machine, with one file that can be opened: the one that arrives.
@@ -148,6 +167,11 @@ impl Endpoint for ScpEndpoint {
             Some(incoming) => ready(Ok(incoming.open())).boxed(),
             None => unable("open a file"),
         }
+    }
+
+    /// It is always known: there is no second reading of a file that arrives.
+    fn digest<'a>(&'a self, path: &'a BytePath, _: u64) -> Answer<'a, Option<[u8; 32]>> {
+        async move { Ok(Some(digest::of_one(self, path).await?)) }.boxed()
     }
 
     fn create<'a>(&'a self, _: &'a BytePath, _: u32) -> Answer<'a, Box<dyn TargetFile>> {

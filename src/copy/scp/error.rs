@@ -62,6 +62,9 @@ pub enum ScpError {
     /// The protocol tells the size before the bytes.
     #[error("its size is not known beforehand, which the SCP protocol has to tell")]
     UnknownSize,
+    /// The far side has other bytes under the name than were sent to it.
+    #[error("what has this name now differs by SHA-256 from what was sent, and is not to be trusted")]
+    Differs,
     /// The protocol carries files and nothing else.
     #[error("the SCP protocol cannot {0}")]
     Unable(&'static str),

@@ -13,6 +13,7 @@
 //! The far side is not believed: see [`Sink`]. Of names that hold a line feed `scp` sends another spelling, which is
 //! what they are called here; they cannot be sent at all.
 
+mod digest;
 mod download;
 mod endpoint;
 mod error;
@@ -25,10 +26,14 @@ mod request;
 mod sender;
 mod sink;
 mod source;
+mod survey;
 mod upload;
+mod verify;
 
 #[cfg(test)]
 mod tests;
+
+use std::collections::HashSet;
 
 pub use endpoint::{ScpChannel, ScpEndpoint};
 pub use error::{Exit, ScpError};
@@ -37,7 +42,7 @@ pub use request::Request;
 pub use sink::{Header, Received, Sink};
 pub use source::{Answered, Source};
 
-use download::Download;
+use download::{Download, metadata_of};
 use request::Flags;
 use upload::Upload;
 
@@ -66,9 +71,10 @@ pub(super) async fn copy(run: &Run<'_>, summary: &mut Summary) -> Result<(), Cop
     if !planned.is_empty() {
         run.copy_planned(&planned, summary).await?;
     }
+    let mut taken = Taken::default();
     for origin in received {
         if let Some(from) = run.sources[origin].endpoint.over_scp() {
-            Download::run(run, from, origin, &target, summary).await?;
+            Download::run(run, from, origin, &target, &mut taken, summary).await?;
         }
     }
     run.meter.tell(Event::Found, |totals| totals.is_all_found = true);
@@ -77,20 +83,18 @@ pub(super) async fn copy(run: &Run<'_>, summary: &mut Summary) -> Result<(), Cop
 
 /// Whether the protocol can do what is asked for; better not at all than something else.
 fn check(run: &Run<'_>) -> Result<(), ScpError> {
-    let (options, is_target) = (run.options(), run.destination.endpoint.over_scp().is_some());
-    if options.verify {
-        return Err(ScpError::Unable("verify what it carried"));
+    if run.options().links == Links::Keep { Err(ScpError::Unable("carry links")) } else { Ok(()) }
+}
+
+/// The names that sources have got.
+#[derive(Debug, Default)]
+struct Taken(HashSet<BytePath>);
+
+impl Taken {
+    /// Whether a source before gets the name; directories may share one.
+    fn refuses(&mut self, target: &BytePath, is_directory: bool) -> bool {
+        if is_directory { self.0.contains(target) } else { !self.0.insert(target.clone()) }
     }
-    if options.links == Links::Keep {
-        return Err(ScpError::Unable("carry links"));
-    }
-    if is_target && options.skip != Skip::Nothing {
-        return Err(ScpError::Unable("tell what its target has already"));
-    }
-    if is_target && options.dry_run {
-        return Err(ScpError::Unable("tell what would become of what it carries"));
-    }
-    Ok(())
 }
 
 /// Whether something is left out; `path` begins with the source's name.
@@ -98,6 +102,7 @@ fn is_excluded(options: &CopyOptions, path: &BytePath, is_directory: bool) -> bo
     options.exclude.iter().any(|exclude| exclude.fits(path.as_bytes(), is_directory))
 }
 
+/// How a source is asked for.
 fn flags(options: &CopyOptions) -> Flags {
     let needs_times = options.preserve || options.skip != Skip::Nothing;
     Flags { recursive: options.recursive, preserve: needs_times, directory: false }

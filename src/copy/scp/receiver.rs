@@ -32,13 +32,18 @@ enum FileState {
 impl Receiver {
     pub(super) async fn start(endpoint: &ScpEndpoint, request: Request, flags: Flags) -> Result<Self, ScpError> {
         let peer = Peer::start(endpoint, request.command(flags)).await?;
-        Ok(Self {
-            sink: Sink::new(request, flags.recursive),
-            peer,
-            is_told: false,
-            file: FileState::Ended,
-            buffer: BytesMut::new(),
-        })
+        Ok(Self::with(Sink::new(request, flags.recursive), peer))
+    }
+
+    /// As `start`, to be told what there is: with times, and a wait less for everything.
+    pub(super) async fn survey(endpoint: &ScpEndpoint, request: Request, recursive: bool) -> Result<Self, ScpError> {
+        let flags = Flags { recursive, preserve: true, directory: false };
+        let peer = Peer::start(endpoint, request.command(flags)).await?;
+        Ok(Self::with(Sink::with_times(request, recursive), peer))
+    }
+
+    fn with(sink: Sink, peer: Peer) -> Self {
+        Self { sink, peer, is_told: false, file: FileState::Ended, buffer: BytesMut::new() }
     }
 
     /// What comes next; `None` once the program has ended as it should. Cancel safe.

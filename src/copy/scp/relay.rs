@@ -5,7 +5,8 @@ use super::receiver::Receiver;
 use super::request::Request;
 use super::sink::{Header, Received};
 use super::upload::{ANY_NAME, MODE_BITS, Upload};
-use super::{ScpEndpoint, ScpError, flags, is_excluded, say};
+use super::{ScpEndpoint, ScpError, flags, is_excluded, metadata_of, say};
+use crate::copy::endpoint::FileKind;
 use crate::copy::plan::Place;
 use crate::copy::progress::FileMeter;
 use crate::copy::{BytePath, CopyError, Endpoint, Event, Failure, Summary};
@@ -96,7 +97,12 @@ impl<'r, 'a, 'm> Relay<'r, 'a, 'm> {
             self.receiver.refuse(&not_taken());
             return Ok(());
         }
-        let is_there = !(header.name.is_empty() && self.upload.is_directory);
+        if let Some(refusal) = self.enter(&place, true).await? {
+            self.receiver.refuse(&not_taken());
+            return self.upload.run.record(summary, refusal);
+        }
+        let is_nameless = header.name.is_empty() && self.upload.is_directory;
+        let is_there = !is_nameless && !self.upload.run.options().dry_run;
         if is_there {
             let times = header.times.filter(|_| self.upload.run.options().preserve);
             let name = name_of(header);
@@ -117,8 +123,16 @@ impl<'r, 'a, 'm> Relay<'r, 'a, 'm> {
         if is_excluded(self.upload.run.options(), &self.path(&header.name), false) {
             return Ok(self.receiver.leave_file(&not_taken()).await.err());
         }
-        let is_last = self.open.is_empty() && self.is_single;
-        self.upload.tell_found(header.size, is_last && self.origin + 1 == self.upload.run.sources.len());
+        if let Some(refusal) = self.enter(&place, false).await? {
+            self.upload.run.record(summary, refusal)?;
+            return Ok(self.receiver.leave_file(&not_taken()).await.err());
+        }
+        let is_last = self.open.is_empty() && self.is_single && self.origin + 1 == self.upload.run.sources.len();
+        if self.upload.is_left(&place, &metadata_of(header, FileKind::File), is_last) {
+            return Ok(self.receiver.leave_file(&not_taken()).await.err());
+        }
+        self.upload.tell_found(header.size, is_last);
+        self.upload.verify_before(&place.target, summary).await?;
         let times = header.times.filter(|_| self.upload.run.options().preserve);
         let name = name_of(header);
         let offered = self.upload.sender.file(name, header.mode & MODE_BITS, header.size, times).await;
@@ -135,6 +149,18 @@ impl<'r, 'a, 'm> Relay<'r, 'a, 'm> {
                 Ok((!is_of_file).then_some(ScpError::GaveUp(words)))
             }
         }
+    }
+
+    /// Before anything else is done about what comes first.
+    async fn enter(&mut self, place: &Place, is_directory: bool) -> Result<Option<Failure>, CopyError> {
+        if !self.open.is_empty() {
+            return Ok(None);
+        }
+        if self.upload.taken.refuses(&place.target, is_directory) {
+            return Ok(Some(self.upload.run.at_source(place, CopyError::SameName)));
+        }
+        self.upload.look_at([&place.target].into_iter()).await?;
+        Ok(None)
     }
 
     /// The inner error is the end of the file, or of the node that sends it.

@@ -57,6 +57,11 @@ impl Request {
         Ok(Self { words: words.into_iter().map(Word::pattern).collect() })
     }
 
+    /// A request for each of these, one at least.
+    pub(super) fn all<'a>(paths: impl IntoIterator<Item = &'a BytePath>) -> Self {
+        Self { words: paths.into_iter().map(|path| Word::literal(or_login(path))).collect() }
+    }
+
     pub(super) fn of(source: &Location) -> Result<Self, CopyError> {
         if source.is_pattern { Self::matching(&source.path) } else { Ok(Self::new(&source.path)) }
     }
@@ -69,6 +74,19 @@ impl Request {
     /// Whether one file or directory at most can be meant.
     pub(super) fn is_single(&self) -> bool {
         matches!(&self.words[..], [word] if !word.rest.iter().any(Token::is_wild))
+    }
+
+    /// The path of what came under this name; `None` where a pattern leaves open in which directory it lies.
+    pub(super) fn path_of(&self, name: &[u8]) -> Option<BytePath> {
+        if let ([word], true) = (&self.words[..], self.is_single()) {
+            return word.text_of(&word.rest).map(BytePath::new);
+        }
+        let mut directories = self.words.iter().map(|word| {
+            let end = word.last_slash().map_or(0, |slash| slash + 1);
+            word.text_of(&word.rest[..end])
+        });
+        let first = directories.next()??;
+        directories.all(|other| other.as_ref() == Some(&first)).then(|| BytePath::new([&first, name].concat()))
     }
 
     /// Whether the same name may come twice: from several directories.
@@ -92,6 +110,13 @@ impl Request {
 /// The command that makes the far side take files at `path`, which names one place: no patterns.
 pub(super) fn target_command(path: &BytePath, flags: Flags) -> Vec<u8> {
     command(b" -t", flags, &[Word::literal(or_login(path))])
+}
+
+/// A path as the far side's shell takes it.
+pub(super) fn quoted(path: &BytePath) -> Vec<u8> {
+    let mut word = Vec::new();
+    Word::literal(or_login(path)).quote(&mut word);
+    word
 }
 
 /// The empty path is the login directory.
@@ -149,11 +174,12 @@ impl Word {
 
     /// The name that it ends in, if it has no wildcards and a name of its own.
     fn own_name(&self) -> Option<Vec<u8>> {
-        let byte = |token: &Token| match token {
-            Token::Byte(byte) => Some(*byte),
-            _ => None,
-        };
-        self.base().iter().map(byte).collect::<Option<Vec<_>>>().filter(|name| !is_unsafe_name(name))
+        literal(self.base()).filter(|name| !is_unsafe_name(name))
+    }
+
+    /// The path down to the end of these tokens, if they have no wildcards.
+    fn text_of(&self, tokens: &[Token]) -> Option<Vec<u8>> {
+        literal(tokens).map(|rest| [&self.home[..], &rest].concat())
     }
 
     /// A shell gives back a pattern that fits nothing, and there may be a file of that name.
@@ -169,6 +195,11 @@ impl Word {
     fn quote(&self, into: &mut Vec<u8>) {
         into.extend_from_slice(&self.home);
         let mut rest = &self.rest[..];
+        // A home ends at a slash that is not quoted.
+        if let ([Token::Byte(b'/'), behind @ ..], false) = (rest, self.home.is_empty()) {
+            into.push(b'/');
+            rest = behind;
+        }
         while let Some(first) = rest.first() {
             let run: Vec<_> =
                 rest.iter().map_while(|token| if let Token::Byte(byte) = token { Some(*byte) } else { None }).collect();
@@ -184,6 +215,12 @@ impl Word {
             into.extend_from_slice(b"''");
         }
     }
+}
+
+/// The text of tokens without wildcards.
+fn literal(tokens: &[Token]) -> Option<Vec<u8>> {
+    let byte = |token: &Token| if let Token::Byte(byte) = token { Some(*byte) } else { None };
+    tokens.iter().map(byte).collect()
 }
 
 /// The length of a `~` or `~user` at the beginning, if the path goes on with a slash or not at all.
@@ -255,7 +292,7 @@ mod tests {
             ("logs/app-1.log", "logs/app-1.log"),
             ("", "."),
             ("~", "~"),
-            ("~/a b", "~'/a b'"),
+            ("~/a b", "~/'a b'"),
             ("~me/*.gz", "~me/*.gz"),
             ("~$(id)", "'~$(id)'"),
             ("it's", "'it'\\''s'"),
@@ -273,7 +310,7 @@ mod tests {
     #[test]
     fn a_path_that_is_no_pattern_is_quoted_as_a_whole() {
         let command = Request::new(&"~/a*{b,c}".into()).command(Flags::default());
-        assert_eq!(command, b"scp -f ~'/a*{b,c}'");
+        assert_eq!(command, b"scp -f ~/'a*{b,c}'");
         let admitted = Request::new(&"a*{b,c}".into()).admit(b"a*{b,c}");
         assert_eq!(admitted, Admission::Only(Some(b"a*{b,c}".to_vec())));
     }
@@ -293,6 +330,16 @@ mod tests {
             let script = [b"printf %s ", script].concat();
             let echoed = Command::new("sh").arg("-c").arg(std::ffi::OsStr::from_bytes(&script)).output().unwrap();
             assert_eq!(String::from_utf8(echoed.stdout).unwrap(), format!("./{name}"));
+        }
+    }
+
+    #[test]
+    fn a_shell_expands_a_home_whatever_follows() {
+        for typed in ["~", "~/", "~/a b", "~/*'x", "~/$(x)/y"] {
+            let script = [b"printf %s ", &quoted(&typed.into())[..]].concat();
+            let mut shell = Command::new("sh");
+            let echoed = shell.arg("-c").arg(std::ffi::OsStr::from_bytes(&script)).env("HOME", "/home/me").output();
+            assert_eq!(String::from_utf8(echoed.unwrap().stdout).unwrap(), typed.replacen('~', "/home/me", 1));
         }
     }
 
@@ -316,6 +363,26 @@ mod tests {
         {
             assert_eq!(admit(typed, name), Admission::No, "{typed} {name}");
         }
+    }
+
+    #[test]
+    fn the_path_of_what_came_is_known_unless_directories_are_left_open() {
+        let path_of = |typed: &str, name: &str| {
+            let path = Request::matching(&typed.into()).unwrap().path_of(name.as_bytes());
+            path.map(|path| String::from_utf8(path.as_bytes().to_vec()).unwrap())
+        };
+        for (typed, name, path) in [
+            ("file", "file", "file"),
+            ("~/a b/", "a b", "~/a b/"),
+            ("x\\*", "x*", "x*"),
+            ("*.gz", "a.gz", "a.gz"),
+            ("~/lo\\*gs/*.gz", "a.gz", "~/lo*gs/a.gz"),
+            ("/*", "etc", "/etc"),
+            ("logs/{a,b*}", "b1", "logs/b1"),
+        ] {
+            assert_eq!(path_of(typed, name).as_deref(), Some(path), "{typed}");
+        }
+        assert_eq!((path_of("*/x", "x"), path_of("{a,b}/x", "x")), (None, None));
     }
 
     #[test]

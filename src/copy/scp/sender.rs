@@ -5,6 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, watch};
 
 use super::ScpEndpoint;
@@ -27,20 +28,36 @@ pub(super) struct Sender {
     peer: Peer,
     /// Bytes that the current file still has to get.
     left: u64,
-    /// Files whose end is not answered yet, the oldest first; without a place where the answer is no news.
-    unsettled: VecDeque<Option<Place>>,
-    settled: Vec<(Place, Option<Words>)>,
+    /// Of what the current file got, if digests are asked for.
+    hash: Option<Sha256>,
+    /// Files whose end is not answered yet, the oldest first; nothing where the answer is no news.
+    unsettled: VecDeque<Option<Sent>>,
+    settled: Vec<(Sent, Option<Words>)>,
+}
+
+/// A file that was sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) place: Place,
+    /// Of its bytes, if it was asked for.
+    pub(super) digest: Option<[u8; 32]>,
 }
 
 impl Sender {
     /// Starts it. `Err` with [`ScpError::Refused`]: `path` is no directory, and `flags` ask for one.
     pub(super) async fn start(endpoint: &ScpEndpoint, path: &BytePath, flags: Flags) -> Result<Self, ScpError> {
         let peer = Peer::start(endpoint, target_command(path, flags)).await?;
-        let mut sender = Self { source: Source::new(), peer, left: 0, unsettled: VecDeque::new(), settled: Vec::new() };
+        let mut sender =
+            Self { source: Source::new(), peer, left: 0, hash: None, unsettled: VecDeque::new(), settled: Vec::new() };
         match sender.answer().await? {
             Answered::Refused(words) => Err(ScpError::Refused(words)),
             _ => Ok(sender),
         }
+    }
+
+    /// From now on the digest of every file is taken on its way.
+    pub(super) fn take_digests(&mut self) {
+        self.hash = Some(Sha256::new());
     }
 
     /// Offers a file; words if the far side does not take it.
@@ -54,6 +71,7 @@ impl Sender {
         self.source.file(name, mode, size, times)?;
         let refusal = self.verdict().await?;
         self.left = if refusal.is_none() { size } else { 0 };
+        self.hash = self.hash.take().map(|_| Sha256::new());
         Ok(refusal)
     }
 
@@ -76,6 +94,9 @@ impl Sender {
     /// for later.
     pub(super) async fn data(&mut self, bytes: Bytes) -> Result<(), ScpError> {
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or(ScpError::UnknownSize)?;
+        if let Some(hash) = &mut self.hash {
+            hash.update(&bytes);
+        }
         self.source.data(bytes);
         self.flush().await
     }
@@ -83,7 +104,8 @@ impl Sender {
     /// Ends the file, all of whose bytes are sent.
     pub(super) fn end_file(&mut self, place: Place) {
         self.source.end_file(None);
-        self.unsettled.push_back(Some(place));
+        let digest = self.hash.as_mut().map(|hash| hash.finalize_reset().into());
+        self.unsettled.push_back(Some(Sent { place, digest }));
     }
 
     /// Ends a file of whose bytes some are missing, and says why.
@@ -99,20 +121,31 @@ impl Sender {
     }
 
     /// Waits until every answer is there.
-    pub(super) async fn finish(&mut self) -> Result<(), ScpError> {
+    pub(super) async fn settle(&mut self) -> Result<(), ScpError> {
         self.flush().await?;
         while self.poll()?.is_some() {}
         while !self.source.is_settled() {
             self.wait().await?;
             while self.poll()?.is_some() {}
         }
+        Ok(())
+    }
+
+    /// Waits until every answer is there, and for the program's end.
+    pub(super) async fn finish(&mut self) -> Result<(), ScpError> {
+        self.settle().await?;
         self.peer.shut_down().await;
         self.peer.exit().await;
         Ok(())
     }
 
+    /// Whether the end of a file that gets this name is not answered yet.
+    pub(super) fn has_unsettled(&self, target: &BytePath) -> bool {
+        self.unsettled.iter().flatten().any(|sent| sent.place.target == *target)
+    }
+
     /// The files that were answered since this was last called; with words: they are not stored.
-    pub(super) fn take_settled(&mut self) -> Vec<(Place, Option<Words>)> {
+    pub(super) fn take_settled(&mut self) -> Vec<(Sent, Option<Words>)> {
         std::mem::take(&mut self.settled)
     }
 
@@ -145,7 +178,7 @@ impl Sender {
                 Answered::NotStored(words) => Some(words),
                 other => return Ok(Some(other)),
             };
-            self.settled.extend(self.unsettled.pop_front().flatten().map(|place| (place, words)));
+            self.settled.extend(self.unsettled.pop_front().flatten().map(|sent| (sent, words)));
         }
         Ok(None)
     }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What is accepted is answered twice at once, for the file's beginning and for its end: what fails on this side is
-//! told on this side, and a round trip is saved for every file.
+//! told on this side, and a round trip is saved for every file. Where times come before every name, they are answered
+//! ahead too.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -59,6 +60,7 @@ pub enum Received {
 pub struct Sink {
     request: Request,
     recursive: bool,
+    ahead: Ahead,
     input: BytesMut,
     output: VecDeque<Bytes>,
     state: State,
@@ -67,6 +69,14 @@ pub struct Sink {
     names: Vec<HashSet<Vec<u8>>>,
     name_count: usize,
     has_begun: bool,
+}
+
+/// Whether the next line, if it names nothing, has its answer already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    Never,
+    Answered,
+    Unanswered,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +94,7 @@ impl Sink {
         Self {
             request,
             recursive,
+            ahead: Ahead::Never,
             input: BytesMut::new(),
             // The far side waits for this before its first word.
             output: VecDeque::from([Bytes::from_static(&[0])]),
@@ -93,6 +104,14 @@ impl Sink {
             name_count: 0,
             has_begun: false,
         }
+    }
+
+    /// As `new`, for a far side that was told to send times before every name: whatever comes after an answer is no name,
+    /// and gets its own answer beforehand.
+    pub(super) fn with_times(request: Request, recursive: bool) -> Self {
+        let mut sink = Self { ahead: Ahead::Unanswered, ..Self::new(request, recursive) };
+        sink.answer_ahead();
+        sink
     }
 
     /// Bytes arrived.
@@ -146,10 +165,12 @@ impl Sink {
                 self.names.push(HashSet::new());
                 self.state = State::Line;
                 self.say(&Reply::Yes);
+                self.answer_ahead();
             }
             State::DecideFile { size } => {
                 self.state = State::Data { left: size };
                 self.output.push_back(Bytes::from_static(&[0, 0]));
+                self.answer_ahead();
             }
             _ => debug_assert!(false, "nothing was offered"),
         }
@@ -160,6 +181,22 @@ impl Sink {
         debug_assert!(matches!(self.state, State::DecideDirectory | State::DecideFile { .. }));
         self.state = State::Line;
         self.say(&Reply::Complaint(reason.clone()));
+        self.answer_ahead();
+    }
+
+    fn answer_ahead(&mut self) {
+        if self.ahead == Ahead::Unanswered {
+            self.say(&Reply::Yes);
+            self.ahead = Ahead::Answered;
+        }
+    }
+
+    /// Answers a line that names nothing.
+    fn answer(&mut self) {
+        match self.ahead {
+            Ahead::Answered => self.ahead = Ahead::Unanswered,
+            Ahead::Never | Ahead::Unanswered => self.say(&Reply::Yes),
+        }
     }
 
     fn say(&mut self, reply: &Reply) {
@@ -187,7 +224,7 @@ impl Sink {
         match Control::decode(&line)? {
             Control::Times(times) => {
                 self.times = Some(times);
-                self.say(&Reply::Yes);
+                self.answer();
                 self.poll_line()
             }
             Control::File { mode, size, name } => {
@@ -223,12 +260,16 @@ impl Sink {
             return Err(ScpError::OutOfTurn("the end of a directory that was not begun"));
         }
         self.name_count -= self.names.pop().map_or(0, |names| names.len());
-        self.say(&Reply::Yes);
+        self.answer();
+        self.answer_ahead();
         Ok(Received::DirectoryEnd)
     }
 
     /// Checks the name: whoever sends it must not choose where it is written.
     fn header(&mut self, sent: Vec<u8>, mode: u32, size: u64) -> Result<Header, ScpError> {
+        if self.ahead == Ahead::Answered {
+            return Err(ScpError::OutOfTurn("a name without its times"));
+        }
         let name = if self.names.len() == 1 { self.asked_name(&sent)? } else { sent };
         if is_unsafe_name(&name) && !name.is_empty() {
             return Err(ScpError::UnsafeName(BytePath::new(name)));

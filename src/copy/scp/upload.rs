@@ -11,7 +11,9 @@ use super::line::{Times, Words};
 use super::relay::Relay;
 use super::request::{Flags, Request};
 use super::sender::{Outgoing, Sender};
-use super::{ScpEndpoint, ScpError, flags, is_excluded, say};
+use super::survey::Survey;
+use super::verify::Unverified;
+use super::{ScpEndpoint, ScpError, Taken, is_excluded, say};
 use crate::copy::endpoint::{Entry, FileKind, Metadata};
 use crate::copy::path::is_unsafe_name;
 use crate::copy::pattern::is_pattern;
@@ -19,7 +21,7 @@ use crate::copy::plan::{MAX_DEPTH, Place};
 use crate::copy::progress::FileMeter;
 use crate::copy::resume::Begun;
 use crate::copy::run::{Run, leads_back};
-use crate::copy::{BytePath, CopyError, Endpoint, Event, Failure, Location, Side, Summary, sources};
+use crate::copy::{BytePath, CopyError, CopyOptions, Endpoint, Event, Failure, Location, Side, Skip, Summary, sources};
 
 /// What scp assumes where a side tells no permissions.
 const DEFAULT_MODE: u32 = 0o666;
@@ -30,10 +32,13 @@ pub(super) const ANY_NAME: &[u8] = b"directory";
 /// All sources on their way to one target.
 pub(super) struct Upload<'a, 'm> {
     pub(super) run: &'a Run<'m>,
-    endpoint: &'a ScpEndpoint,
+    pub(super) endpoint: &'a ScpEndpoint,
     pub(super) sender: Sender,
     /// The target is there and a directory.
     pub(super) is_directory: bool,
+    pub(super) survey: Survey,
+    pub(super) unverified: Unverified,
+    pub(super) taken: Taken,
 }
 
 /// Where something lies in its tree.
@@ -74,58 +79,98 @@ impl<'a, 'm> Upload<'a, 'm> {
             failed => failed,
         };
         upload.settle(summary)?;
+        let outcome = match outcome {
+            Ok(()) => upload.verify(summary).await,
+            failed => failed,
+        };
         say(run, endpoint, &upload.sender.take_said());
         outcome
     }
 
     /// Several sources need a directory; a source without a name of its own fills one that is there, or becomes it.
     async fn start(run: &'a Run<'m>, endpoint: &'a ScpEndpoint) -> Result<Self, ScpError> {
-        let path = &run.destination.path;
-        let flags = flags(run.options());
+        let (path, options) = (&run.destination.path, run.options());
+        let flags = Flags { recursive: options.recursive, preserve: options.preserve, directory: false };
         let is_several = run.sources.len() > 1 || run.sources.iter().any(stands_for_several);
-        let is_nameless = run.sources.iter().any(is_nameless);
-        if is_several || is_nameless {
+        let mut started = None;
+        if is_several || is_name_needed(options) || run.sources.iter().any(is_nameless) {
             match Sender::start(endpoint, path, Flags { directory: true, ..flags }).await {
                 Err(ScpError::Refused(_)) if !is_several => {}
-                started => return started.map(|sender| Self { run, endpoint, sender, is_directory: true }),
+                sender => started = Some(sender?),
             }
         }
-        let sender = Sender::start(endpoint, path, flags).await?;
-        Ok(Self { run, endpoint, sender, is_directory: false })
+        let is_directory = started.is_some();
+        let mut sender = match started {
+            Some(sender) => sender,
+            None => Sender::start(endpoint, path, flags).await?,
+        };
+        if options.verify {
+            sender.take_digests();
+        }
+        let (survey, unverified, taken) = (Survey::default(), Unverified::default(), Taken::default());
+        Ok(Self { run, endpoint, sender, is_directory, survey, unverified, taken })
     }
 
     async fn send_all(&mut self, summary: &mut Summary) -> Result<(), CopyError> {
-        for (origin, source) in self.run.sources.iter().enumerate() {
-            match source.endpoint.over_scp() {
-                Some(from) => Relay::run(self, from, origin, summary).await?,
-                None => self.send_source(origin, summary).await?,
+        let sources = &self.run.sources;
+        let mut found = Vec::new();
+        for (origin, source) in sources.iter().enumerate() {
+            let is_asked = source.endpoint.over_scp().is_none();
+            found.push(if is_asked { self.find(origin, summary).await? } else { Vec::new() });
+        }
+        self.look_at(found.iter().flatten().map(|place| &place.target)).await?;
+        for ((origin, source), places) in sources.iter().enumerate().zip(found) {
+            if let Some(from) = source.endpoint.over_scp() {
+                Relay::run(self, from, origin, summary).await?;
+            }
+            for place in places {
+                self.send_source(place, summary).await?;
             }
         }
         self.run.meter.tell(Event::Found, |totals| totals.is_all_found = true);
         Ok(())
     }
 
-    async fn send_source(&mut self, origin: usize, summary: &mut Summary) -> Result<(), CopyError> {
+    /// What a source that can be asked stands for, and where that goes.
+    async fn find(&self, origin: usize, summary: &mut Summary) -> Result<Vec<Place>, CopyError> {
         let source = &self.run.sources[origin];
-        let (paths, failures) = match sources::find(std::slice::from_ref(source)).await {
+        let (paths, mut failures) = match sources::find(std::slice::from_ref(source)).await {
             Ok(found) => found,
-            Err(failure) => return self.run.record(summary, failure),
+            Err(failure) => (Vec::new(), vec![failure]),
         };
+        let mut places = Vec::new();
+        for (_, path) in paths {
+            if source.endpoint.is_pipe() && self.is_directory {
+                failures.push(Failure::new(source.endpoint.side(), &path, CopyError::Nameless));
+            } else {
+                let name = path.name().map(<[u8]>::to_vec);
+                places.push(self.root(origin, path, name.as_deref()));
+            }
+        }
         for failure in failures {
             self.run.record(summary, failure)?;
         }
-        for (_, path) in paths {
-            let name = path.name().map(<[u8]>::to_vec);
-            let place = self.root(origin, path, name.as_deref());
-            match sources::stat_behind(&*source.endpoint, &place.source).await {
-                Ok(metadata) => {
-                    let spot = Spot { place, path: BytePath::new(name.clone().unwrap_or_default()), depth: 0 };
-                    self.send(spot, name.as_deref(), metadata, summary).await?;
-                }
-                Err(error) => self.run.record(summary, self.run.at_source(&place, error))?,
-            }
+        Ok(places)
+    }
+
+    /// Finds out what is at these targets, if that makes a difference.
+    pub(super) async fn look_at(&mut self, targets: impl Iterator<Item = &BytePath>) -> Result<(), CopyError> {
+        if self.run.options().skip == Skip::Nothing {
+            return Ok(());
         }
-        Ok(())
+        let looking = self.survey.ask(self.endpoint, targets, self.run.options().recursive).await;
+        looking.map_err(|error| self.ended(error))
+    }
+
+    async fn send_source(&mut self, place: Place, summary: &mut Summary) -> Result<(), CopyError> {
+        let name = place.source.name().map(<[u8]>::to_vec);
+        match sources::stat_behind(self.run.source(&place), &place.source).await {
+            Ok(metadata) => {
+                let spot = Spot { place, path: BytePath::new(name.clone().unwrap_or_default()), depth: 0 };
+                self.send(spot, name.as_deref(), metadata, summary).await
+            }
+            Err(error) => self.run.record(summary, self.run.at_source(&place, error)),
+        }
     }
 
     pub(super) fn root(&self, origin: usize, source: BytePath, name: Option<&[u8]>) -> Place {
@@ -151,6 +196,7 @@ impl<'a, 'm> Upload<'a, 'm> {
                 return Ok(());
             }
             let refusal = match metadata.kind {
+                _ if spot.depth == 0 && self.taken.refuses(&spot.place.target, is_directory) => CopyError::SameName,
                 Some(FileKind::Directory) if !self.run.options().recursive => CopyError::IsDirectory,
                 Some(FileKind::Directory) if spot.depth > MAX_DEPTH => CopyError::TooDeep(MAX_DEPTH),
                 Some(FileKind::Directory) => return self.send_directory(spot, name, metadata, summary).await,
@@ -177,7 +223,7 @@ impl<'a, 'm> Upload<'a, 'm> {
             Ok(entries) => entries,
             Err(error) => return self.run.record(summary, self.run.at_source(place, error)),
         };
-        let is_there = name.is_some() || !self.is_directory;
+        let is_there = (name.is_some() || !self.is_directory) && !self.run.options().dry_run;
         if is_there {
             let (mode, times) = (mode_of(&metadata), self.times_of(&metadata));
             let offered = self.sender.directory(name.unwrap_or(ANY_NAME), mode, times).await;
@@ -214,6 +260,9 @@ impl<'a, 'm> Upload<'a, 'm> {
         is_last: bool,
         summary: &mut Summary,
     ) -> Result<(), CopyError> {
+        if self.is_left(&place, &listed, is_last) {
+            return Ok(());
+        }
         let opened = self.run.source(&place).open(&place.source, listed.size.unwrap_or(0)).await;
         let (reader, metadata) = match opened {
             Ok((_, metadata)) if metadata.kind.is_some_and(|kind| kind != FileKind::File) => {
@@ -226,6 +275,7 @@ impl<'a, 'm> Upload<'a, 'm> {
             return self.run.record(summary, self.run.at_source(&place, ScpError::UnknownSize.into()));
         };
         self.tell_found(size, is_last);
+        self.verify_before(&place.target, summary).await?;
         let offered = self.sender.file(name, mode_of(&metadata), size, self.times_of(&metadata)).await;
         if !self.is_accepted(offered, &place, summary)? {
             return Ok(());
@@ -235,7 +285,10 @@ impl<'a, 'm> Upload<'a, 'm> {
             let mut meter = FileMeter::new(&self.run.meter, &place.source, Some(size));
             let copy = self.run.file_copy(self.run.source(&place), &place, &metadata, false);
             let outgoing = Outgoing::new(&mut self.sender);
-            copy.pump(&*reader, &outgoing, &metadata, &Begun::in_place(), &mut meter).await.map(drop)
+            match copy.pump(&*reader, &outgoing, &metadata, &Begun::in_place(), &mut meter).await {
+                Ok(_) => copy.check_unchanged(&*reader, &metadata).await.map(drop),
+                Err(failure) => Err(failure),
+            }
         };
         self.end_file(place, sent, summary).await
     }
@@ -255,7 +308,26 @@ impl<'a, 'm> Upload<'a, 'm> {
             }
             Err(failure) => self.fail_file(failure, summary).await?,
         }
-        self.settle(summary)
+        self.settle(summary)?;
+        self.verify_some(summary).await
+    }
+
+    /// Whether a file that was found is not sent: the target keeps what it has, or nothing is sent at all.
+    pub(super) fn is_left(&mut self, place: &Place, metadata: &Metadata, is_last: bool) -> bool {
+        let (options, size) = (self.run.options(), metadata.size.unwrap_or(0));
+        let is_kept = self.survey.keeps(options.skip, &place.target, metadata);
+        if !is_kept && !options.dry_run {
+            // A later source of that name goes over this one, whatever was there before.
+            self.survey.forget(&place.target);
+            return false;
+        }
+        self.tell_found(size, is_last);
+        if is_kept {
+            self.run.meter.skipped(&place.source, size);
+        } else {
+            self.run.would_copy(place, metadata.size);
+        }
+        true
     }
 
     /// Gives the file that is under way the length that was announced, and tells the far side that it is not whole.
@@ -284,16 +356,18 @@ impl<'a, 'm> Upload<'a, 'm> {
     }
 
     /// Takes over what the far side has answered by now.
-    fn settle(&mut self, summary: &mut Summary) -> Result<(), CopyError> {
-        for (place, words) in self.sender.take_settled() {
+    pub(super) fn settle(&mut self, summary: &mut Summary) -> Result<(), CopyError> {
+        for (sent, words) in self.sender.take_settled() {
             match words {
-                None => {
-                    self.run.meter.tell(Event::Finished { path: &place.source }, |totals| totals.files_done += 1);
-                }
-                Some(words) => self.run.record(summary, self.refused(&place, ScpError::Refused(words)))?,
+                None => self.stored(sent),
+                Some(words) => self.run.record(summary, self.refused(&sent.place, ScpError::Refused(words)))?,
             }
         }
         Ok(())
+    }
+
+    pub(super) fn finished(&self, place: &Place) {
+        self.run.meter.tell(Event::Finished { path: &place.source }, |totals| totals.files_done += 1);
     }
 
     fn refused(&self, place: &Place, error: ScpError) -> Failure {
@@ -347,8 +421,14 @@ fn stands_for_several(source: &Location) -> bool {
     }
 }
 
+/// Whether each file's whole path has to be known here.
+fn is_name_needed(options: &CopyOptions) -> bool {
+    options.verify || options.dry_run || options.skip != Skip::Nothing
+}
+
 fn is_nameless(source: &Location) -> bool {
     match source.path.as_bytes() {
+        _ if source.endpoint.is_pipe() => true,
         [b'~', rest @ ..] if source.endpoint.side() != Side::Local => !rest.contains(&b'/'),
         _ => source.path.name().is_none(),
     }
