@@ -14,6 +14,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +40,16 @@ pub(crate) fn stdin() -> mpsc::Receiver<io::Result<Bytes>> {
         }
     });
     receiver
+}
+
+/// How many bytes standard input still has, if it is a file: of a pipe nobody knows.
+pub(crate) fn size_of_stdin() -> Option<u64> {
+    let stdin = rustix::stdio::stdin();
+    let file = rustix::fs::fstat(stdin).ok()?;
+    let size = u64::try_from(file.st_size).ok()?;
+    let is_file = FileType::from_raw_mode(file.st_mode) == FileType::RegularFile;
+    // Files that the system makes up as they are read say that they are empty.
+    if is_file && size > 0 { size.checked_sub(rustix::fs::tell(stdin).ok()?) } else { None }
 }
 
 /// Standard input as a stream of bytes.

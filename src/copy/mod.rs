@@ -261,6 +261,12 @@ impl Location {
         Self::on(Arc::new(Pipe::<pipe::Reader>::new(name, Box::new(reader))), name)
     }
 
+    /// As [`Location::reader`], with so many bytes to come: more or fewer are a failure. A side that is reached over the SCP
+    /// protocol has to know.
+    pub fn reader_of_size(name: &str, size: u64, reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        Self::on(Arc::new(Pipe::<pipe::Reader>::new(name, Box::new(reader)).of_size(size)), name)
+    }
+
     /// As the target of one file, `writer` gets its bytes in order and is shut down behind them; `name` is for messages.
     /// What was written when a copy fails stays written.
     pub fn writer(name: &str, writer: impl AsyncWrite + Send + Unpin + 'static) -> Self {

@@ -28,16 +28,26 @@ pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 /// A pipe that is read or written, until the copy opens it.
 pub(super) struct Pipe<T> {
     name: BytePath,
-    pipe: Mutex<Option<T>>,
+    /// How many bytes come out of it, where that is known.
+    size: Option<u64>,
+    unopened: Mutex<Option<T>>,
 }
 
 impl<T> Pipe<T> {
     pub(super) fn new(name: &str, pipe: T) -> Self {
-        Self { name: name.into(), pipe: Mutex::new(Some(pipe)) }
+        Self { name: name.into(), size: None, unopened: Mutex::new(Some(pipe)) }
+    }
+
+    pub(super) fn of_size(self, size: u64) -> Self {
+        Self { size: Some(size), ..self }
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata { size: self.size, ..UNKNOWN }
     }
 
     fn open(&self) -> Result<InOrder<T>, CopyError> {
-        lock(&self.pipe).take().map(InOrder::new).ok_or(CopyError::OnlyOnce)
+        lock(&self.unopened).take().map(InOrder::new).ok_or(CopyError::OnlyOnce)
     }
 }
 
@@ -61,11 +71,11 @@ impl Endpoint for Pipe<Reader> {
     }
 
     fn stat<'a>(&'a self, _: &'a BytePath) -> Answer<'a, Metadata> {
-        ready(Ok(UNKNOWN))
+        ready(Ok(self.metadata()))
     }
 
     fn lstat<'a>(&'a self, _: &'a BytePath) -> Answer<'a, Metadata> {
-        ready(Ok(UNKNOWN))
+        ready(Ok(self.metadata()))
     }
 
     fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
@@ -77,7 +87,7 @@ impl Endpoint for Pipe<Reader> {
     }
 
     fn open<'a>(&'a self, _: &'a BytePath, _: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
-        ready(Pipe::open(self).map(|pipe| (Box::new(pipe) as Box<dyn SourceFile>, UNKNOWN)))
+        ready(Pipe::open(self).map(|pipe| (Box::new(pipe) as Box<dyn SourceFile>, self.metadata())))
     }
 
     fn create<'a>(&'a self, _: &'a BytePath, _: u32) -> Answer<'a, Box<dyn TargetFile>> {

@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use ssmssh::copy::{CopyOptions, Failure, Location, Skip, Summary, copy};
+use ssmssh::copy::{CopyOptions, Event, Failure, Location, Progress, Skip, Summary, copy};
 use tempfile::TempDir;
 
 use crate::copy_cli::silent_success;
@@ -37,21 +38,21 @@ fn soon() -> SystemTime {
 /// A tree, and one like it that has a newer file and one of the same time.
 fn two_trees(from: &Path, to: &Path) {
     for root in [from, to] {
-        fs::create_dir_all(root.join("sub")).unwrap();
+        fs::create_dir_all(root.join("sub")).expect("as it should");
     }
     for (name, there) in [("sub/newer", soon()), ("sub/older", SystemTime::UNIX_EPOCH), ("same", long_ago())] {
-        fs::write(from.join(name), b"here.").unwrap();
-        fs::write(to.join(name), b"there").unwrap();
+        fs::write(from.join(name), b"here.").expect("as it should");
+        fs::write(to.join(name), b"there").expect("as it should");
         set(&from.join(name), 0o644, long_ago());
         set(&to.join(name), 0o644, there);
     }
-    fs::write(from.join("sub/missing"), b"here.").unwrap();
+    fs::write(from.join("sub/missing"), b"here.").expect("as it should");
 }
 
 /// The files that are as they were.
 fn untouched(root: &Path) -> Vec<&'static str> {
-    let is_as_before = |name: &&str| fs::read(root.join(name)).unwrap() == b"there";
-    assert_eq!(fs::read(root.join("sub/missing")).unwrap(), b"here.");
+    let is_as_before = |name: &&str| fs::read(root.join(name)).expect("as it should") == b"there";
+    assert_eq!(fs::read(root.join("sub/missing")).expect("as it should"), b"here.");
     ["sub/newer", "sub/older", "same"].into_iter().filter(is_as_before).collect()
 }
 
@@ -171,11 +172,11 @@ async fn many_files_are_compared_and_the_last_of_one_name() {
 fn programs(sha256sum: Option<&str>) -> TempDir {
     let bin = folder();
     for (name, program) in [("sh", "/bin/sh"), ("scp", "/usr/bin/scp"), ("cat", "/bin/cat")] {
-        symlink(program, bin.path().join(name)).unwrap();
+        symlink(program, bin.path().join(name)).expect("as it should");
     }
     if let Some(script) = sha256sum {
         let program = bin.path().join("sha256sum");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("as it should");
         set(&program, 0o755, long_ago());
     }
     bin
@@ -268,4 +269,43 @@ async fn of_two_sources_with_one_name_the_first_gets_it_and_directories_are_merg
         let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
         assert_eq!(["x", "d/f", "d/g"].map(read), ["first", "second", "second"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standard_input_from_a_file_becomes_a_file_and_from_a_pipe_says_what_is_missing() {
+    let node = fast_node().await;
+    let content = noise(300_000, 6);
+    fs::write(node.here("dump"), &content).unwrap();
+    fs::create_dir(node.path("dir")).unwrap();
+    for (skipped, target) in [(0, "dump"), (1000, "tail")] {
+        let mut file = fs::File::open(node.here("dump")).unwrap();
+        file.seek(SeekFrom::Start(skipped)).unwrap();
+        let ran = node.world.command(&["-", &node.at(target)].map(OsStr::new)).stdin(file).output().await.unwrap();
+        assert_eq!(said(&ran), silent_success());
+        assert!(fs::read(node.path(target)).unwrap() == content[usize::try_from(skipped).unwrap()..], "{target}");
+    }
+    let file = fs::File::open(node.here("dump")).unwrap();
+    let ran = node.world.command(&["-", &node.at("dir")].map(OsStr::new)).stdin(file).output().await.unwrap();
+    let (code, told) = said(&ran);
+    assert_eq!((code, told.contains("name the file"), tree(&node.path("dir")).len()), (Some(1), true, 0), "{told}");
+    let (code, told) = said(&output(&node, &["-", &node.at("piped")].map(OsStr::new), b"x").await);
+    let words = "ssmcp: standard input: its size is not known beforehand, which the SCP protocol has to tell";
+    assert!(code == Some(1) && told.starts_with(words) && !node.path("piped").exists(), "{told}");
+}
+
+#[tokio::test]
+async fn a_source_that_changes_while_it_is_sent_is_told() {
+    let (here, node) = (folder(), folder());
+    let file = here.path().join("file");
+    fs::write(&file, noise(500_000, 4)).unwrap();
+    let change = |progress: Progress<'_>| {
+        if matches!(progress.event, Event::Advanced { .. }) {
+            set(&file, 0o644, long_ago());
+        }
+    };
+    let source = vec![Location::local(file.clone())];
+    let target = Location::scp(&scp_in(node.path()), "copy");
+    let summary = copy(source, target, CopyOptions::default(), change).await.unwrap();
+    assert_eq!((summary.files, told(&summary).len()), (0, 1));
+    assert!(told(&summary)[0].ends_with("was changed while it was read"), "{summary:?}");
 }

@@ -23,6 +23,7 @@ mod copy_resume;
 mod copy_resume_cli;
 mod copy_scp;
 mod copy_scp_again;
+mod copy_scp_openssh;
 mod copy_scp_options;
 mod copy_sftp;
 mod copy_streams;

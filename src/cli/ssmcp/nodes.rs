@@ -113,7 +113,10 @@ async fn another_stream(redialer: Arc<Redialer>, kind: StreamKind) -> Result<Sft
 pub(super) fn source(operand: &Operand, nodes: &[Node]) -> Location {
     match operand {
         Operand::Local(path) => Location::local(path.clone()),
-        Operand::Pipe => Location::reader("standard input", stdio::Reader::stdin()),
+        Operand::Pipe => match stdio::size_of_stdin() {
+            Some(size) => Location::reader_of_size("standard input", size, stdio::Reader::stdin()),
+            None => Location::reader("standard input", stdio::Reader::stdin()),
+        },
         Operand::Remote { target, path } => {
             let node = nodes.iter().find(|node| node.target == *target);
             let node = node.expect("every target was connected before");

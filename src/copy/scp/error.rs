@@ -60,7 +60,7 @@ pub enum ScpError {
     #[error("the name holds a line feed, which the SCP protocol cannot carry")]
     LineFeed,
     /// The protocol tells the size before the bytes.
-    #[error("its size is not known beforehand, which the SCP protocol has to tell")]
+    #[error("its size is not known beforehand, which the SCP protocol has to tell: write it to a file first")]
     UnknownSize,
     /// The far side has other bytes under the name than were sent to it.
     #[error("what has this name now differs by SHA-256 from what was sent, and is not to be trusted")]
