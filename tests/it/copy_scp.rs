@@ -56,7 +56,10 @@ impl Node {
 
     pub(crate) async fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let arguments: Vec<_> = arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>).collect();
-        self.world.run(&arguments).await
+        let (code, told) = self.world.run(&arguments).await;
+        // What the start-up files of whoever runs the tests print is passed on.
+        let noise = format!("ssmcp: {}: ", self.world.lab.node());
+        (code, told.split_inclusive('\n').filter(|line| !line.starts_with(&noise)).collect())
     }
 
     pub(crate) async fn succeed(&self, arguments: &[&str]) {

@@ -37,8 +37,14 @@ pub(crate) async fn output(node: &Node, arguments: &[&OsStr], input: &[u8]) -> O
     output.expect("it ends")
 }
 
+/// Its exit status and what it says, without what the start-up files of whoever runs the tests print on the node.
 pub(crate) fn said(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    let told = String::from_utf8_lossy(&output.stderr);
+    let is_noise = |line: &&str| {
+        line.strip_prefix("ssmcp: i-")
+            .is_some_and(|rest| rest.split_once(':').is_some_and(|(_, text)| text.starts_with(' ')))
+    };
+    (output.status.code(), told.split_inclusive('\n').filter(|line| !is_noise(line)).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -323,7 +323,7 @@ impl<'a, 'm> Upload<'a, 'm> {
         }
         self.tell_found(size, is_last);
         if is_kept {
-            self.run.meter.skipped(&place.source, size);
+            self.run.meter.skipped(&place.source, size, options.skip);
         } else {
             self.run.would_copy(place, metadata.size);
         }
