@@ -299,6 +299,28 @@ async fn a_file_longer_than_the_process_may_write_is_named_and_the_rest_is_copie
     until("no session is left", || world.lab.open_sessions() == 0).await;
 }
 
+/// The server says no more than "Failure", as it does where a quota is used up.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_node_does_not_take_for_an_unknown_reason_comes_with_a_guess_and_the_rest_is_copied() {
+    let server = format!("trap '' XFSZ; ulimit -f 2048; exec {}", program().display());
+    let world = World::with(Lab::builder().openssh_option(format!("ForceCommand {server}")).pace(Pace::Ideal)).await;
+    for (name, length) in [("big", 4 << 20), ("small", 1000)] {
+        fs::write(world.here(name), noise(length, 3)).unwrap();
+    }
+    fs::write(world.there("big"), b"before").unwrap();
+    let mut command = world.program();
+    let output = command.args(["-q", "big", "small"]).arg(world.node("")).output().await.expect("ssmcp runs");
+    let told = format!("ssmcp: {}: the server answered: Failure", world.node("big").display());
+    assert_eq!((output.status.code(), lines(&output.stderr)), (Some(1), vec![told.clone()]));
+    let output = world.program().args(["big", "small"]).arg(world.node("")).output().await.expect("ssmcp runs");
+    let said = lines(&output.stderr);
+    let guess = "ssmcp: hint: a quota, or a limit on the size of files, may be the reason".to_owned();
+    assert!(said.contains(&told) && said.contains(&guess), "{said:?}");
+    assert_eq!(fs::read(world.there("big")).unwrap(), b"before");
+    assert_eq!(names_in(world.there("")), ["big", "small"]);
+    until("no session is left", || world.lab.open_sessions() == 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_output_without_room_is_told() {
     let world = fast_world().await;
