@@ -163,6 +163,28 @@ async fn a_terminal_is_asked_for_by_tt_only_when_there_is_none_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn output_that_cannot_be_written_is_a_failure() {
+    let lab = fast_lab().await;
+    let line = format!("exec {} -q {} 'echo x; exit 3' >/dev/full", env!("CARGO_BIN_EXE_ssmssh"), lab.node());
+    let ran = Cli::program("/bin/sh").with_lab(&lab).args(["-c", &line]).run().await;
+    let expected = "ssmssh: cannot write standard output: No space left on device (os error 28)\n";
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(255), expected));
+}
+
+/// As with ssh, whoever closes a standard descriptor gets nothing by it, and no connection takes its number.
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_descriptors_are_as_good_as_dev_null() {
+    let lab = fast_lab().await;
+    for closed in [">&-", "2>&-", "<&-", "<&- >&- 2>&-"] {
+        let command = "cat; echo out; echo err >&2; exit 3";
+        let line = format!("exec {} -q {} '{command}' {closed}", env!("CARGO_BIN_EXE_ssmssh"), lab.node());
+        let ran = Cli::program("/bin/sh").with_lab(&lab).args(["-c", &line]).run().await;
+        assert_eq!(ran.code, Some(3), "{closed}: {}", ran.stderr);
+        assert_eq!(ran.out(), if closed.contains(" >&-") || closed == ">&-" { "" } else { "out\n" }, "{closed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn v_prints_what_is_used_and_the_stages_and_vv_no_secret() {
     let lab = fast_lab().await;
     let ran = Cli::in_lab(&lab).args(["-v", lab.node(), "true"]).run().await;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::copy_cli::World;
-use crate::support::cli::{Cli, eventually, kill};
+use crate::support::cli::{Cli, eventually, kill, noise};
 use crate::support::pty::Terminal;
 
 const MIB: usize = 1024 * 1024;
@@ -110,6 +110,75 @@ async fn a_terminal_shows_the_whole_copy_and_the_file_in_hand() {
     assert_eq!(terminal.wait().await, 130);
     terminal.see("stopped: 0 files are copied").await;
     assert!(!terminal.contents().contains(" of 64.00 MiB"), "{}", terminal.contents());
+}
+
+/// How many MiB the line for the whole copy says are there.
+fn megabytes(screen: &vt100::Screen) -> Option<f64> {
+    let contents = screen.contents();
+    let (done, _) = contents.split_once(" MiB of ")?;
+    done.rsplit(['\n', ' ']).next()?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_rate_files_and_streams_and_says_how_to_go_on() {
+    let world = World::new().await;
+    fs::create_dir(world.here("tree")).unwrap();
+    for number in 0..40 {
+        fs::write(world.here(&format!("tree/{number}")), noise(2 * MIB)).unwrap();
+    }
+    let (source, target) = (world.here("tree"), world.node("copy"));
+    let cli = Cli::program(env!("CARGO_BIN_EXE_ssmcp")).with_lab(&world.lab);
+    let mut terminal = Terminal::start(cli.args(["-r", "-j", "3", "-l", "40000"]).args([source.as_os_str(), &target]));
+    terminal
+        .until("bytes, rate, time left, files and streams", |screen| {
+            let rows: Vec<_> = screen.rows(0, screen.size().1).collect();
+            let whole = rows.iter().find(|row| row.contains(" MiB of 80.00 MiB  "));
+            let parts =
+                |row: &&String| ["iB/s  ", " left  ", "/40 files  3 streams"].iter().all(|part| row.contains(part));
+            whole.filter(parts).is_some() && rows.iter().any(|row| row.contains(" %  ") && row.contains("tree/"))
+        })
+        .await;
+    terminal.until("enough to go on with", |screen| megabytes(screen) > Some(8.0)).await;
+    terminal.type_keys("\u{3}").await;
+    assert_eq!(terminal.wait().await, 130);
+    terminal.see("; the same command goes on from here").await;
+    assert_eq!(terminal.contents().matches("stopped: ").count(), 1, "{}", terminal.contents());
+    assert!(!terminal.contents().contains("MiB/s"), "the lines are gone: {}", terminal.contents());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_stays_above_the_lines() {
+    let world = World::new().await;
+    fs::write(world.here("big"), vec![1; 64 * MIB]).unwrap();
+    let (missing, source, target) = (world.here("missing"), world.here("big"), world.node(""));
+    let cli = Cli::program(env!("CARGO_BIN_EXE_ssmcp")).with_lab(&world.lab);
+    let paths = [missing.as_os_str(), source.as_os_str(), &target];
+    let mut terminal = Terminal::start(cli.args(["-l", "4000"]).args(paths));
+    terminal.until("the copy is under way", |screen| megabytes(screen) >= Some(0.1)).await;
+    let contents = terminal.contents();
+    let at = |text: &str| contents.find(text).unwrap_or_else(|| panic!("{text}: {contents}"));
+    assert!(at("missing: no such file") < at(" of 64.00 MiB"), "{contents}");
+    assert_eq!(contents.matches(" of 64.00 MiB").count(), 1, "{contents}");
+    terminal.type_keys("\u{3}").await;
+    assert_eq!(terminal.wait().await, 130);
+    terminal.until("the failure is still there", |screen| screen.contents().contains("missing: no such file")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agents_pace_is_told_once_on_a_terminal() {
+    let world = World::new().await;
+    fs::write(world.there("noise"), noise(64 * MIB)).unwrap();
+    let (source, target) = (world.node("noise"), world.here("copy"));
+    let cli = Cli::program(env!("CARGO_BIN_EXE_ssmcp")).with_lab(&world.lab);
+    let words = ["-j", "1", "--compression", "off"];
+    let mut terminal = Terminal::start(cli.args(words).args([source.as_os_str(), target.as_os_str()]));
+    let advice = "is the pace of the node's SSM agent, not of the network";
+    terminal.print(advice).await;
+    // Three seconds and more of the same pace, in which it could be told again.
+    terminal.until("more is copied", |screen| megabytes(screen) > Some(7.0)).await;
+    assert_eq!(terminal.transcript().matches(advice).count(), 1);
+    terminal.type_keys("\u{3}").await;
+    assert_eq!(terminal.wait().await, 130);
 }
 
 #[tokio::test(flavor = "multi_thread")]

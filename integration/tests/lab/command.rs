@@ -50,10 +50,15 @@ async fn an_option_that_cannot_be_is_a_failure_of_the_labs_own() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_not_there_is_127_as_in_a_shell() {
+async fn a_command_that_is_not_there_is_127_and_one_that_cannot_be_run_126() {
     let output = run(&["--", "/nonexistent/command"]).await;
     assert_eq!(output.status.code(), Some(127));
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("ssm-lab: /nonexistent/command: "));
+    assert_eq!(run(&["--", "nocmd-anywhere"]).await.status.code(), Some(127));
+    let folder = tempfile::tempdir().unwrap();
+    let no_program = folder.path().join("text");
+    fs::write(&no_program, "no program").unwrap();
+    assert_eq!(run(&["--", no_program.to_str().unwrap()]).await.status.code(), Some(126));
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ use faults::FaultArgs;
 /// A local Session Manager on loopback, with one managed node.
 ///
 /// With a COMMAND, runs it with an environment that points at the lab, and ends with its exit status. Without one, prints
-/// what to export and serves until Ctrl-C. The exit status of the lab's own failures is 125.
+/// what to export and serves until Ctrl-C. Exit status: that of COMMAND, 128+n if signal n ended it; 126 if it cannot be run,
+/// 127 if there is none of its name; 125 for every failure of the lab itself.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Args {
