@@ -133,9 +133,9 @@ async fn a_terminal_shows_rate_files_and_streams_and_says_how_to_go_on() {
         .until("bytes, rate, time left, files and streams", |screen| {
             let rows: Vec<_> = screen.rows(0, screen.size().1).collect();
             let whole = rows.iter().find(|row| row.contains(" MiB of 80.00 MiB  "));
-            let parts =
-                |row: &&String| ["iB/s  ", " left  ", "/40 files  3 streams"].iter().all(|part| row.contains(part));
-            whole.filter(parts).is_some() && rows.iter().any(|row| row.contains(" %  ") && row.contains("tree/"))
+            let has_all =
+                |row: &String| ["iB/s  ", " left  ", "/40 files  3 streams"].iter().all(|part| row.contains(part));
+            whole.is_some_and(has_all) && rows.iter().any(|row| row.contains(" %  ") && row.contains("tree/"))
         })
         .await;
     terminal.until("enough to go on with", |screen| megabytes(screen) > Some(8.0)).await;
