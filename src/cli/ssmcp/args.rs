@@ -100,7 +100,8 @@ A path on a node is relative to the login directory, which `NODE:` and `NODE:~` 
 Patterns in it (`'NODE:logs/*.gz'`, `? [a-z] {a,b}`) are matched on the node; a file that has the very name comes first.
 A local path with a colon in it is written `./a:b`, one named like an option or a node `./-`, `./i-…`.
 Each file is written under a temporary name and renamed when it is whole; links inside the target are replaced, not
-followed, and a file with several names is replaced under one of them. A node writes in place over the SCP protocol (-O).
+followed, and a file with several names is replaced under one of them. A node writes in place over the SCP protocol
+(-O), which carries no links (--links), no pipe on standard input and no name with a line feed, and goes on with nothing.
 A copy that was interrupted goes on where it was when the same command is run again; what that takes
 is kept in $XDG_STATE_HOME/ssmssh/copies, or ~/.local/state/ssmssh/copies.
 From node to node the bytes go through this machine, without a file here.

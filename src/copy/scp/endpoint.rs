@@ -22,7 +22,9 @@ type RunCommand = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<ScpChannel, Box<d
 ///
 /// Each source is a command of its own, and so is the target. What the far side writes it writes in place, under its
 /// final name: whoever looks sees a file grow, and what is interrupted stays as far as it came. What is written here is
-/// written under a temporary name as always. All goes over one stream, and nothing can be resumed.
+/// written under a temporary name as always. All goes over one stream, and nothing can be resumed. What was written there
+/// is compared ([`CopyOptions::verify`](crate::copy::CopyOptions::verify)) when it has its name already, and to find out what
+/// is there ([`CopyOptions::skip`](crate::copy::CopyOptions::skip)) costs a wait for each file.
 ///
 /// Clones are the same machine. Dropping it ends nothing; a command ends with the copy that runs it.
 #[derive(Clone)]

@@ -1,13 +1,15 @@
 //! The SCP protocol, for machines without an SFTP server.
 //!
 //! Two machines without I/O, [`Source`] and [`Sink`], speak it; [`ScpEndpoint`] is what a copy gets. A copy from or to
-//! such a side cannot ask questions: what there is shows as it arrives, and what the far side does with what it gets is
+//! such a side cannot ask as it goes: what there is shows as it arrives, and what the far side does with what it gets is
 //! known when it answers.
 //!
 //! ```text
 //!   scp -f (node) ─► Receiver (Sink) ─► download ─► any other side
 //!                          └──────────► relay ───┐
 //!   any other side ─────────────────► upload ────┴─► Sender (Source) ─► scp -t (node)
+//!                          scp -f (node) ─► survey ───┤ what is there already
+//!                        sha256sum (node) ─► verify ──┘ whether it is there as it was sent
 //! ```
 //!
 //! The far side is not believed: see [`Sink`]. Of names that hold a line feed `scp` sends another spelling, which is

@@ -1,11 +1,13 @@
 //! A far side that lies, cheats and breaks off.
 
 use std::fs;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::Mutex;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use crate::copy::scp::*;
 use crate::copy::{CopyError, CopyOptions, Event, Exclude, Location, Progress, Skip, Summary, copy};
@@ -273,4 +275,27 @@ async fn permissions_are_at_most_those_that_a_user_gives() {
     assert!(get(&node(script, b"", 0), "tree", folder.path(), options).await.unwrap().is_complete());
     let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("tree"), mode("tree/file")), (0o777, 0o755), "never setuid or setgid");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_holds_in_every_direction() {
+    let folder = folder();
+    fs::write(folder.path().join("file"), vec![b'x'; 400_000]).unwrap();
+    let sends = || node([b"C0644 400000 file\n", &vec![b'x'; 400_000][..], b"\0"].concat(), b"", 0);
+    // Its first word, then a yes to the name and to the end of the file.
+    let takes = || node(*b"\0\0\0", b"", 0);
+    let here = |name: &str| Location::local(folder.path().join(name));
+    for (source, target) in [
+        (Location::scp(&sends(), "file"), here("copy")),
+        (here("file"), Location::scp(&takes(), "copy")),
+        (Location::scp(&sends(), "file"), Location::scp(&takes(), "copy")),
+    ] {
+        let options = CopyOptions::default().rate_limit(NonZeroU64::new(1_000_000).unwrap());
+        let started = Instant::now();
+        let summary = copy(vec![source], target, options, |_| {}).await.unwrap();
+        assert!(summary.is_complete() && summary.bytes == 400_000, "{summary:?}");
+        // By the clock of the test, which moves only while all wait. The last piece is not waited for.
+        let elapsed = started.elapsed().as_secs_f64();
+        assert!((0.25..0.45).contains(&elapsed), "{elapsed}");
+    }
 }

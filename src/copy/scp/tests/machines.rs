@@ -233,3 +233,25 @@ fn a_sink_that_refuses_hears_nothing_of_what_it_refused() {
     sink.handle_input(BytesMut::from(&b"C0644 0 next\n"[..]));
     assert!(matches!(sink.poll_event().unwrap(), Some(Received::File(header)) if header.name == b"next"));
 }
+
+#[test]
+fn where_times_come_before_every_name_they_are_answered_ahead() {
+    let mut sink = Sink::with_times(Request::new(&"tree".into()), true);
+    let sent = |sink: &mut Sink| std::iter::from_fn(|| sink.poll_transmit()).flatten().collect::<Vec<u8>>();
+    let take = |sink: &mut Sink, lines: &str| {
+        sink.handle_input(BytesMut::from(lines));
+        sink.poll_event()
+    };
+    assert_eq!(sent(&mut sink), [0, 0], "its first word, and the answer to the first times");
+    assert!(matches!(take(&mut sink, "T1 0 1 0\nD0755 0 tree\n"), Ok(Some(Received::Directory(_)))));
+    sink.accept();
+    assert_eq!(sent(&mut sink), [0, 0]);
+    assert!(matches!(take(&mut sink, "T1 0 1 0\nC0644 9 file\n"), Ok(Some(Received::File(_)))));
+    sink.refuse(&Words::new(b"no"));
+    assert_eq!(sent(&mut sink), b"\x01scp: no\n\0");
+    assert!(matches!(take(&mut sink, "E\n"), Ok(Some(Received::DirectoryEnd))));
+    assert_eq!(sent(&mut sink), [0]);
+    assert!(sink.handle_end().is_ok());
+    let early = take(&mut sink, "D0755 0 tree\n").unwrap_err().to_string();
+    assert_eq!(early, "the far side broke the SCP protocol: a name without its times");
+}
