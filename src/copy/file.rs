@@ -25,6 +25,8 @@ const PIPE_WINDOW: u64 = 16 * 1024 * 1024;
 /// A file that a server without modes calls a file anyway gets what scp assumes.
 const DEFAULT_MODE: u32 = 0o666;
 const MODE_BITS: u32 = 0o777;
+/// The rights of others than the owner to read and to write.
+const OTHERS: u32 = 0o066;
 
 /// What a file's copy needs to know.
 pub(super) struct FileCopy<'a> {
@@ -100,6 +102,7 @@ impl FileCopy<'_> {
         let kept = metadata.mode.map(|_| source_mode).filter(|_| self.preserve);
         let asked = if kept.is_some() { 0o600 } else { source_mode };
         let writer = begun.writer.take();
+        let is_new = writer.is_none();
         let create = async {
             match writer {
                 Some(writer) => Ok(writer),
@@ -108,7 +111,10 @@ impl FileCopy<'_> {
         };
         let (in_the_way, created) = join(self.mode_in_the_way(), create).await;
         let kept_mode = in_the_way.map_err(|error| self.at_target(error))?;
-        let writer = created.map_err(|error| self.at_target(error))?;
+        let mut writer = created.map_err(|error| self.at_target(error))?;
+        if is_new && kept_mode.is_some_and(|mode| asked & !mode & OTHERS != 0) {
+            writer = self.create_privately(writer, &begun.temporary).await.map_err(|error| self.at_target(error))?;
+        }
 
         let written = self.pump(reader, &*writer, metadata, begun, meter).await?;
         let was_touched = self.check_unchanged(reader, metadata).await?;
@@ -124,6 +130,18 @@ impl FileCopy<'_> {
         let finished = writer.finish(change, &self.place.target).await.map_err(|error| self.at_target(error))?;
         self.note_finished(begun, metadata, &finished);
         Ok(written)
+    }
+
+    /// Makes a new file again, under the same name: who had it open before it was closed to others could read what the file
+    /// that it replaces keeps from them.
+    async fn create_privately(
+        &self,
+        seen: Box<dyn TargetFile>,
+        temporary: &BytePath,
+    ) -> Result<Box<dyn TargetFile>, CopyError> {
+        drop(seen);
+        self.target.remove(temporary).await?;
+        self.target.create(temporary, 0o600).await
     }
 
     /// What was read while somebody wrote to it is neither the file before nor the file after. Returns whether somebody may

@@ -87,6 +87,8 @@ mod tests_lost;
 #[cfg(test)]
 mod tests_pipes;
 #[cfg(test)]
+mod tests_private;
+#[cfg(test)]
 mod tests_refusals;
 #[cfg(test)]
 mod tests_stopped;

@@ -19,8 +19,9 @@ struct Stuck {
     /// Bytes that were read.
     read: Arc<AtomicU64>,
     opened: AtomicUsize,
-    /// Names in each directory.
+    /// Names in each directory, and the size of each file.
     names: usize,
+    size: u64,
 }
 
 fn ready<'a, T: Send + 'a>(answer: T) -> Answer<'a, T> {
@@ -31,9 +32,11 @@ fn is_file(path: &BytePath) -> bool {
     path.name().is_some_and(|name| name.starts_with(b"file"))
 }
 
-fn metadata(path: &BytePath) -> Metadata {
-    let kind = if is_file(path) { FileKind::File } else { FileKind::Directory };
-    Metadata { kind: Some(kind), size: Some(64 * MIB), mode: Some(0o644), times: None }
+impl Stuck {
+    fn metadata(&self, path: &BytePath) -> Metadata {
+        let kind = if is_file(path) { FileKind::File } else { FileKind::Directory };
+        Metadata { kind: Some(kind), size: Some(self.size), mode: Some(0o644), times: None }
+    }
 }
 
 impl Endpoint for Stuck {
@@ -50,12 +53,12 @@ impl Endpoint for Stuck {
     }
 
     fn stat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
-        ready(metadata(path))
+        ready(self.metadata(path))
     }
 
     fn lstat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
         let is_there = !path.as_bytes().contains(&b'*');
-        std::future::ready(if is_there { Ok(metadata(path)) } else { Err(CopyError::NoMatch) }).boxed()
+        std::future::ready(if is_there { Ok(self.metadata(path)) } else { Err(CopyError::NoMatch) }).boxed()
     }
 
     fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
@@ -65,13 +68,16 @@ impl Endpoint for Stuck {
     fn list<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Vec<Entry>> {
         let name = |number| format!("{}{number}", if path == &"all".into() { "dir" } else { "file" }).into_bytes();
         let names = if path == &"all".into() { 2 } else { self.names };
-        let entry = |name: Vec<u8>| Entry { metadata: metadata(&BytePath::new(&*name)), name };
+        let entry = |name: Vec<u8>| Entry { metadata: self.metadata(&BytePath::new(&*name)), name };
         ready((0..names).map(|number| entry(name(number))).collect())
     }
 
     fn open<'a>(&'a self, path: &'a BytePath, _: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
         self.opened.fetch_add(1, Ordering::Relaxed);
-        ready((Box::new(Full(Arc::clone(&self.read))) as Box<dyn SourceFile>, metadata(path)))
+        ready((
+            Box::new(Full { size: self.size, read: Arc::clone(&self.read) }) as Box<dyn SourceFile>,
+            self.metadata(path),
+        ))
     }
 
     fn create<'a>(&'a self, _: &'a BytePath, _: u32) -> Answer<'a, Box<dyn TargetFile>> {
@@ -91,16 +97,20 @@ impl Endpoint for Stuck {
     }
 }
 
-struct Full(Arc<AtomicU64>);
+struct Full {
+    size: u64,
+    read: Arc<AtomicU64>,
+}
 
 impl SourceFile for Full {
     fn max_read(&self) -> u32 {
         PIECE
     }
 
-    fn read(&self, _: u64, length: u32) -> Answer<'_, Bytes> {
-        self.0.fetch_add(length.into(), Ordering::Relaxed);
-        ready(Bytes::from_static(&CONTENT[..length as usize]))
+    fn read(&self, offset: u64, length: u32) -> Answer<'_, Bytes> {
+        let length = u64::from(length).min(self.size - offset);
+        self.read.fetch_add(length, Ordering::Relaxed);
+        ready(Bytes::from_static(&CONTENT[..usize::try_from(length).unwrap()]))
     }
 }
 
@@ -121,8 +131,8 @@ impl TargetFile for Clogged {
 }
 
 /// Copies until nothing moves any more; returns how many bytes were read by then, and how many files were begun.
-async fn until_it_is_stuck(streams: usize) -> (u64, u64) {
-    let source = Arc::new(Stuck { streams, names: 200, ..Stuck::default() });
+async fn until_it_is_stuck(streams: usize, names: usize, size: u64) -> (u64, u64) {
+    let source = Arc::new(Stuck { streams, names, size, ..Stuck::default() });
     let target = Arc::new(Stuck::default());
     let options = CopyOptions::default().recursive(true);
     let copying = copy(vec![Location::on(source.clone(), "dir")], Location::on(target, "to"), options, |_| {});
@@ -133,7 +143,7 @@ async fn until_it_is_stuck(streams: usize) -> (u64, u64) {
 #[tokio::test(start_paused = true)]
 async fn what_is_read_and_not_written_has_a_bound_however_many_streams_there_are() {
     for streams in [1, 8, 16] {
-        let (read, _) = until_it_is_stuck(streams).await;
+        let (read, _) = until_it_is_stuck(streams, 200, 64 * MIB).await;
         assert!((4 * MIB..=32 * MIB).contains(&read), "{streams} streams, {read} bytes");
     }
 }
@@ -142,8 +152,17 @@ async fn what_is_read_and_not_written_has_a_bound_however_many_streams_there_are
 #[tokio::test(start_paused = true)]
 async fn no_more_files_are_begun_than_the_streams_can_carry() {
     for (streams, most) in [(1, 2), (2, 4), (16, 8)] {
-        let (_, begun) = until_it_is_stuck(streams).await;
+        let (_, begun) = until_it_is_stuck(streams, 200, 64 * MIB).await;
         assert!((1..=most).contains(&begun), "{streams} streams, {begun} files");
+    }
+}
+
+/// Each holds a file open, and servers allow some hundred.
+#[tokio::test(start_paused = true)]
+async fn small_files_are_begun_by_the_hundred_and_not_by_the_thousand() {
+    for (streams, most) in [(1, 64), (2, 128), (16, 256)] {
+        let (_, begun) = until_it_is_stuck(streams, 1000, 10).await;
+        assert!((most / 2..=most).contains(&begun), "{streams} streams, {begun} files");
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokio::io::DuplexStream;
 
 use super::*;
-use crate::ssh::sftp::scripted::serve_some;
+use crate::ssh::sftp::scripted::{Received, serve_some};
 use crate::ssh::sftp::{Attributes, Sftp};
 
 /// The files of one machine, which any number of servers serve.
@@ -18,10 +18,14 @@ pub(super) fn server(disk: &Disk, requests: usize) -> DuplexStream {
 }
 
 fn server_offering(extensions: &[&str], disk: &Disk, requests: usize) -> DuplexStream {
+    serve_some(extensions, requests, answers(disk))
+}
+
+fn answers(disk: &Disk) -> impl FnMut(Received) -> Vec<u8> + Send + 'static {
     let disk = Arc::clone(disk);
     let attributes =
         |content: &Vec<u8>| Attributes { size: Some(content.len() as u64), ..Attributes::with_permissions(0o100_644) };
-    serve_some(extensions, requests, move |mut request| {
+    move |mut request| {
         let mut disk = disk.lock().unwrap();
         let name = request.string().to_vec();
         match request.verb {
@@ -57,7 +61,7 @@ fn server_offering(extensions: &[&str], disk: &Disk, requests: usize) -> DuplexS
             }
             _ => request.status(0),
         }
-    })
+    }
 }
 
 /// A machine over a stream for each of `lives`, which tell after how many requests it is lost.
@@ -138,6 +142,63 @@ async fn every_stream_carries_a_part_of_a_large_file() {
     disk.lock().unwrap().insert(b"file".to_vec(), content(4_000_000));
     // Each of them is asked for less than the whole file and would be lost over it.
     check_down(4_000_000, &[80; 4]).await;
+}
+
+/// A server that counts what it is asked for.
+fn counting(disk: &Disk, count: &Arc<Mutex<BTreeMap<usize, usize>>>, id: usize) -> DuplexStream {
+    let (mut answer, count) = (answers(disk), Arc::clone(count));
+    serve_some(&[], usize::MAX, move |request| {
+        // Openings of files, and reads and writes.
+        if matches!(request.verb, 3 | 5 | 6) {
+            *count.lock().unwrap().entry(id).or_default() += 1;
+        }
+        answer(request)
+    })
+}
+
+/// How many openings, reads and writes each of four streams carried of a copy up.
+async fn shares(from: &std::path::Path) -> Vec<usize> {
+    let (disk, count) = (Disk::default(), Arc::default());
+    let first = Sftp::new(counting(&disk, &count, 0)).await.unwrap();
+    let node = RemoteEndpoint::new(first, "node");
+    for id in 1..4 {
+        node.add(Sftp::new(counting(&disk, &count, id)).await.unwrap());
+    }
+    let target = Location::remote(&node, "up");
+    let options = CopyOptions::default().recursive(true);
+    let summary = copy(vec![Location::local(from.to_owned())], target, options, |_| {}).await.unwrap();
+    assert!(summary.is_complete(), "{summary:?}");
+    let count = count.lock().unwrap();
+    (0..4).map(|id| count.get(&id).copied().unwrap_or_default()).collect()
+}
+
+#[tokio::test]
+async fn small_files_are_spread_and_a_large_one_is_split_over_all_streams() {
+    let folder = tempfile::tempdir().unwrap();
+    let (small, large) = (folder.path().join("small"), folder.path().join("large"));
+    std::fs::create_dir(&small).unwrap();
+    for number in 0..200 {
+        std::fs::write(small.join(number.to_string()), b"abc").unwrap();
+    }
+    std::fs::write(&large, content(8_000_000)).unwrap();
+    for path in [small, large] {
+        let shares = shares(&path).await;
+        assert!(shares.iter().all(|share| *share >= 10), "{}: {shares:?}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_finds_another_file_behind_the_name_is_not_used() {
+    let (disk, other, folder) = (Disk::default(), Disk::default(), tempfile::tempdir().unwrap());
+    disk.lock().unwrap().insert(b"file".to_vec(), content(4_000_000));
+    other.lock().unwrap().insert(b"file".to_vec(), vec![0; 4_000_001]);
+    let node = node(&disk, &[usize::MAX]).await;
+    node.add(Sftp::new(server(&other, usize::MAX)).await.unwrap());
+    // Of two streams that do nothing the first is picked.
+    let to = Location::local(folder.path().join("file"));
+    let summary = copy(vec![Location::remote(&node, "file")], to, CopyOptions::default(), |_| {}).await.unwrap();
+    assert!(summary.is_complete(), "{summary:?}");
+    assert!(std::fs::read(folder.path().join("file")).unwrap() == content(4_000_000));
 }
 
 /// A write that waits to be sent has got room but has not used it yet when the file is to be forced to the disk.

@@ -112,7 +112,7 @@ async fn two_faced(first: &Sshd, later: &Sshd) -> (u16, Arc<AtomicUsize>) {
 }
 
 /// `ssmcp` that logs in with the key of `sshd`, from the empty folder `here`.
-fn ssmcp(lab: &Lab, here: &std::path::Path, key: &std::path::Path) -> Command {
+pub(crate) fn ssmcp(lab: &Lab, here: &std::path::Path, key: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ssmcp"));
     command.args(["-o", &format!("User={}", Sshd::user())]).arg("-i").arg(key).current_dir(here);
     command.env_clear().envs(lab.env()).env("HOME", here);

@@ -21,6 +21,9 @@ mod copy_odd_trees;
 mod copy_refused;
 mod copy_resume;
 mod copy_resume_cli;
+mod copy_rows;
+#[cfg(target_os = "linux")]
+mod copy_rows_disk;
 mod copy_scp;
 mod copy_scp_again;
 mod copy_scp_openssh;

@@ -141,6 +141,7 @@ fn compression_of(said: Option<bool>) -> Compression {
 mod tests {
     use super::*;
     use crate::cli::target::Target;
+    use crate::copy::{Links, Skip};
     use crate::stream::TargetId;
 
     const NODE: &str = "i-0123456789abcdef0";
@@ -265,6 +266,24 @@ mod tests {
         let settings = parse(&["-3sT46", "-B", "a", &there]).unwrap();
         assert!(settings.connection.batch_mode);
         assert_eq!(settings.sources, [Operand::Local("a".into())]);
+    }
+
+    #[test]
+    fn what_was_asked_for_reaches_the_copy() {
+        let there = format!("{NODE}:x");
+        let options = |given: &[&str]| parse(&[given, &["a", &there]].concat()).unwrap().copy_options();
+        let plain = options(&[]);
+        assert!(!plain.recursive && !plain.preserve && !plain.start_over && !plain.verify && !plain.dry_run);
+        assert_eq!((plain.rate_limit, plain.links, plain.skip), (None, Links::Follow, Skip::Nothing));
+        assert!(options(&["-r"]).recursive && options(&["-p"]).preserve);
+        assert!(options(&["--no-resume"]).start_over && options(&["--verify"]).verify);
+        assert_eq!(options(&["-l", "8"]).rate_limit, NonZeroU64::new(1024));
+        assert_eq!((options(&["--links"]).links, options(&["--newer"]).skip), (Links::Keep, Skip::Newer));
+        assert_eq!(options(&["--skip-same"]).skip, Skip::Same);
+        assert!(options(&["--dry-run"]).dry_run && options(&["--exclude", "*.o"]).exclude.len() == 1);
+        let env = Environment::of([("HOME", "/home/me")]);
+        let noted = settings(["ssmcp", "a", &there].map(OsString::from), &env).unwrap().copy_options().journal;
+        assert_eq!(noted, Some("/home/me/.local/state/ssmssh/copies".into()));
     }
 
     #[test]

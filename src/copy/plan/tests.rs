@@ -66,6 +66,42 @@ fn run(
 }
 
 #[test]
+fn a_directory_is_lent_its_owners_rights_until_it_is_filled() {
+    let mut plan = plan(true);
+    let (id, _) = plan.poll_step().unwrap();
+    plan.handle_outcome(id, Outcome::Found(Metadata { mode: Some(0o550), ..metadata(FileKind::Directory) }));
+    let (_, step) = plan.poll_step().unwrap();
+    assert!(matches!(step, Step::MakeDirectory { mode: 0o750, .. }), "{step:?}");
+}
+
+#[test]
+fn listing_waits_while_ten_thousand_files_are_known() {
+    let mut plan = plan(true);
+    let (mut listed, mut copies) = (0, 0);
+    // Each directory holds a thousand files and another directory; no file's copy ever ends.
+    while let Some((id, step)) = plan.poll_step() {
+        let outcome = match step {
+            Step::Stat { .. } => Outcome::Found(metadata(FileKind::Directory)),
+            Step::MakeDirectory { .. } => Outcome::Made { is_new: true },
+            Step::List { .. } => {
+                listed += 1;
+                let files = (0..1000).map(|number| entry(format!("f{number}").as_bytes(), FileKind::File));
+                Outcome::Listed(files.chain([entry(b"d", FileKind::Directory)]).collect())
+            }
+            _ => {
+                copies += 1;
+                if copies == 100 {
+                    break;
+                }
+                continue;
+            }
+        };
+        plan.handle_outcome(id, outcome);
+    }
+    assert!((10..=11).contains(&listed), "{listed} directories were listed");
+}
+
+#[test]
 fn a_file_is_copied_without_looking_around() {
     assert_eq!(run(plan(false), |_| Vec::new(), |_| 0).0, ["copy dst"]);
 }
