@@ -283,7 +283,8 @@ async fn a_server_that_dies_leaves_nothing_that_looks_whole() {
 #[tokio::test]
 async fn a_stopped_upload_removes_its_temporary_file_from_the_node() {
     let (here, server) = (tempfile::tempdir().unwrap(), Server::start().await);
-    fs::File::create(here.path().join("big")).unwrap().set_len(1 << 30).unwrap();
+    // Without holes, which are told of before there is anything in the file.
+    fs::write(here.path().join("big"), vec![7; 64 << 20]).unwrap();
     let is_moving = tokio::sync::Notify::new();
     let modes = Mutex::new(Vec::new());
     let note = |progress: Progress<'_>| {
