@@ -216,3 +216,28 @@ impl Drop for FileMeter<'_, '_> {
         totals.bytes = (totals.bytes + self.written + self.holes).saturating_sub(self.size.unwrap_or(0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_leaves_the_total_when_it_is_found_and_comes_back_when_the_file_starts_over() {
+        let written = Mutex::new(Vec::new());
+        let report = |progress: Progress<'_>| {
+            if let Event::Advanced { written: now, .. } = progress.event {
+                written.lock().unwrap().push((now, progress.totals.bytes));
+            }
+        };
+        let (meter, path) = (Meter::new(&report), BytePath::from("sparse"));
+        meter.tell(Event::Found, |totals| totals.bytes = 100);
+        let mut file = FileMeter::new(&meter, &path, Some(100));
+        file.left_out(80);
+        file.start_over();
+        file.left_out(80);
+        file.wrote(20, 1);
+        drop(file);
+        assert_eq!(*written.lock().unwrap(), [(80, 20), (0, 100), (80, 20), (100, 20)]);
+        assert_eq!((meter.totals().bytes, meter.totals().bytes_done), (20, 20));
+    }
+}
