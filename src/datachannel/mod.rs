@@ -67,6 +67,7 @@ pub struct DataChannel {
     /// The handshake's response, until it is sent. There is never a second one: the agent would block on it.
     response: Option<HandshakeResponse>,
     finish: Finish,
+    question: Question,
     pending: Pending,
     outbox: Outbox,
     window: Window,
@@ -89,6 +90,14 @@ enum Finish {
     Wanted,
     FlagSent,
     Reported,
+}
+
+/// A message that only asks to be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    No,
+    Wanted,
+    Sent,
 }
 
 impl fmt::Debug for DataChannel {
@@ -117,6 +126,7 @@ impl DataChannel {
             open: None,
             response: None,
             finish: Finish::No,
+            question: Question::No,
             pending: Pending::new(config.max_payload),
             outbox: Outbox::default(),
             window: Window::new(config.max_payload, config.max_in_flight),
@@ -266,6 +276,20 @@ impl DataChannel {
     /// acknowledged: it is not known whether the service takes such at all.
     pub fn unproven_payload(&self) -> Option<(usize, Instant)> {
         self.outbox.unproven()
+    }
+
+    /// Whether a payload of at most 1 KiB that was sent behind [`DataChannel::unproven_payload`] has been acknowledged: then
+    /// it is no silence of the node that holds the large one up.
+    pub fn is_unproven_overtaken(&self) -> bool {
+        self.outbox.is_unproven_overtaken()
+    }
+
+    /// Sends a small message behind what was sent, once: its acknowledgement tells a node that is silent from a payload that
+    /// does not get through. It is a terminal size, which a session without a terminal acknowledges and ignores.
+    pub fn send_question(&mut self) {
+        if self.question == Question::No {
+            self.question = Question::Wanted;
+        }
     }
 
     /// When the first bytes were sent, as long as none has been acknowledged and none has come back: it is not known

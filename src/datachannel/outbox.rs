@@ -86,11 +86,21 @@ pub(super) struct Outbox {
     first_data: Option<Instant>,
     /// The largest payload acknowledged.
     largest_acknowledged: usize,
-    /// The first payload above what is always taken, and when it was sent first.
-    first_large: Option<(usize, Instant)>,
+    /// The first payload above what is always taken.
+    first_large: Option<Large>,
+    /// A payload that is always taken was sent behind that one and has been acknowledged.
+    is_large_overtaken: bool,
     /// The agent acknowledges a message once only.
     is_agent_old: bool,
     forgotten: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Large {
+    sequence: u64,
+    payload: usize,
+    /// When it was sent first.
+    at: Instant,
 }
 
 /// How long nothing has been acknowledged.
@@ -134,7 +144,13 @@ impl Outbox {
 
     /// The first payload above what is always taken, and when it was sent first, while none such is acknowledged.
     pub(super) fn unproven(&self) -> Option<(usize, Instant)> {
-        self.first_large.filter(|_| self.largest_acknowledged <= ALWAYS_TAKEN)
+        let large = self.first_large.filter(|_| self.largest_acknowledged <= ALWAYS_TAKEN);
+        large.map(|large| (large.payload, large.at))
+    }
+
+    /// Whether something smaller has got past it.
+    pub(super) fn is_unproven_overtaken(&self) -> bool {
+        self.is_large_overtaken
     }
 
     /// When data was sent for the first time, while none is acknowledged.
@@ -167,7 +183,7 @@ impl Outbox {
             self.first_data.get_or_insert(now);
         }
         if payload > ALWAYS_TAKEN {
-            self.first_large.get_or_insert((payload, now));
+            self.first_large.get_or_insert(Large { sequence, payload, at: now });
         }
         let sent = Sent { frame, payload, is_data, transmissions: 0, transmission: 0, at: now, place: Place::Lost };
         self.messages.push_back(Some(sent));
@@ -195,7 +211,10 @@ impl Outbox {
 
     /// Takes an acknowledgement. `None` if no message was waiting for it.
     pub(super) fn acknowledge(&mut self, sequence: i64, now: Instant) -> Option<Acknowledged> {
-        let sent = u64::try_from(sequence).ok().and_then(|sequence| self.take(sequence))?;
+        let sequence = u64::try_from(sequence).ok()?;
+        let sent = self.take(sequence)?;
+        let is_behind = self.first_large.is_some_and(|large| sequence > large.sequence);
+        self.is_large_overtaken |= is_behind && sent.payload <= ALWAYS_TAKEN;
         self.data_acknowledged |= sent.is_data;
         self.largest_acknowledged = self.largest_acknowledged.max(sent.payload);
         self.silence.since = Some(now);

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::{DataChannel, Finish, inbox::AckOwed, pacing::Class, state::State};
-use crate::wire::{Acknowledge, Body, FLAGS_SINGLE, Flag, FrameBuf, Header, MessageKind, PayloadType};
+use super::{DataChannel, Finish, Question, inbox::AckOwed, pacing::Class, state::State};
+use crate::wire::{Acknowledge, Body, FLAGS_SINGLE, Flag, FrameBuf, Header, MessageKind, PayloadType, Size};
 
 impl DataChannel {
     /// The class of the frame that is to leave next. Acknowledgements go first: the agent repeats what is not
@@ -21,7 +21,7 @@ impl DataChannel {
     }
 
     fn has_other_frames(&self) -> bool {
-        let has_new = self.pending.messages() > 0 || self.finish == Finish::Wanted;
+        let has_new = self.pending.messages() > 0 || self.finish == Finish::Wanted || self.question == Question::Wanted;
         self.outbox.has_lost() || self.response.is_some() || (self.state == State::Open && has_new)
     }
 
@@ -65,6 +65,11 @@ impl DataChannel {
         }
         if self.state != State::Open {
             return None;
+        }
+        if self.question == Question::Wanted {
+            self.question = Question::Sent;
+            let size = frame_of(Size { cols: 80, rows: 24 }.to_json().as_bytes());
+            return Some(self.send_new(size, PayloadType::Size, now));
         }
         if let Some(data) = self.pending.pop() {
             return Some(self.send_new(data, PayloadType::Output, now));

@@ -313,6 +313,7 @@ impl<'a> Driver<'a> {
             state.channel.handle_timeout(now).map_err(|error| Stop::Failed(error.into()))?;
         }
         let limit = self.follow_goal(&mut state, is_heard, now)?;
+        self.ask(&mut state, now);
         self.refill(&mut state, now);
         self.tell(&mut state)?;
         let proof = self.expect_proof(&state, now)?;
@@ -334,11 +335,23 @@ impl<'a> Driver<'a> {
         }
         let answer = self.expect_answer(state, now)?;
         let Some((size, sent)) = state.channel.unproven_payload() else { return Ok(earlier(port, answer)) };
-        let deadline = LargePayloads::deadline(sent, self.attentive_since);
-        if deadline <= now {
+        let deadline = if state.channel.is_unproven_overtaken() {
+            LargePayloads::deadline(sent, self.attentive_since)
+        } else {
+            LargePayloads::question(sent, self.attentive_since)
+        };
+        if deadline <= now && state.channel.is_unproven_overtaken() {
             return Err(Stop::Failed(StreamError::PayloadRefused { size, cut: None }));
         }
-        Ok(earlier(Some(deadline), earlier(port, answer)))
+        Ok(earlier(Some(deadline).filter(|deadline| *deadline > now), earlier(port, answer)))
+    }
+
+    /// Asks whether anything small gets through where a large payload does not.
+    fn ask(&self, state: &mut State, now: Instant) {
+        let unproven = state.channel.unproven_payload().filter(|_| self.is_listening);
+        if unproven.is_some_and(|(_, sent)| LargePayloads::question(sent, self.attentive_since) <= now) {
+            state.channel.send_question();
+        }
     }
 
     /// Tells of a node that answers nothing, and gives it up in the end; says when to look again.
@@ -350,7 +363,8 @@ impl<'a> Driver<'a> {
         self.silence.observe(&state.channel.stats(), self.attentive_since, now);
         if self.silence.outlasts(limit, now) {
             let target = self.link.request.target.clone();
-            return Err(Stop::Failed(StreamError::NodeSilent { target, waited: limit }));
+            let unproven = state.channel.unproven_payload().map(|(size, _)| size);
+            return Err(Stop::Failed(StreamError::NodeSilent { target, waited: limit, unproven }));
         }
         let notable =
             self.silence.notable(now).map(|since| ConnectionState::Unanswered { since, until: since + limit });

@@ -93,9 +93,12 @@ pub enum StreamError {
         target: TargetId,
         /// How long it was waited.
         waited: Duration,
+        /// The size of the first payload above 1 KiB, where none such was ever acknowledged: the node may have fallen silent
+        /// over it.
+        unproven: Option<usize>,
     },
-    /// The first payload above 1 KiB did not get through: the connection was cut whenever it was sent, or it was never
-    /// acknowledged. Another stream with payloads of 1 KiB may work.
+    /// The first payload above 1 KiB did not get through: the connection was cut whenever it was sent, or it was not
+    /// acknowledged where smaller ones behind it were. Another stream with payloads of 1 KiB may work.
     #[error(
         "a payload of {size} bytes did not get through, and no smaller one above 1 KiB has: \
          the service may not take them; limit payloads to 1 KiB (`max_payload`, `--max-payload 1024`)"

@@ -1,7 +1,8 @@
 //! Whether the service takes payloads above 1 KiB, which only the first of them shows.
 //!
 //! The official client never sends larger ones, and what the service takes is not documented. A message that was sent once
-//! must be sent again as it was, so a stream whose first large payload does not get through cannot go on.
+//! must be sent again as it was, so a stream whose first large payload does not get through cannot go on. A node that has
+//! fallen silent looks the same at first: only when something small gets through behind it is its size to blame.
 
 use std::io;
 use std::sync::Arc;
@@ -13,8 +14,12 @@ use super::socket::is_size_refused;
 /// Cuts in a row, each while a large payload was on its way, after which it is to blame. One may be chance.
 const CUTS: u32 = 3;
 
-/// How long a large payload may stay unacknowledged on a connection that is read. It is sent again every second.
+/// How long a large payload may stay unacknowledged on a connection that is read, with smaller ones acknowledged behind
+/// it. It is sent again every second.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// After so long something small is sent behind it, in case nothing else is.
+const QUESTION: Duration = Duration::from_secs(5);
 
 /// What has spoken against large payloads so far.
 #[derive(Debug, Default)]
@@ -26,6 +31,11 @@ impl LargePayloads {
     /// Until when a payload sent then must have been acknowledged, if that would have been seen since `attentive_since`.
     pub(super) fn deadline(sent: Instant, attentive_since: Instant) -> Instant {
         sent.max(attentive_since) + PATIENCE
+    }
+
+    /// When to ask whether it is the node that is silent.
+    pub(super) fn question(sent: Instant, attentive_since: Instant) -> Instant {
+        sent.max(attentive_since) + QUESTION
     }
 
     /// The connection was cut; says whether the payload is to blame.

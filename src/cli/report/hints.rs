@@ -135,8 +135,12 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
         StreamError::Channel(ChannelError::MalformedHandshake { .. }) => {
             vec![hint("the document AWS-StartSSHSession needs SSM agent 2.3.672.0 or later")]
         }
-        StreamError::NodeSilent { .. } => {
-            vec![hint("is the node running, and its SSM agent? `--resume-timeout` says how long to wait for it")]
+        StreamError::NodeSilent { unproven, .. } => {
+            let running = "is the node running, and its SSM agent? `--resume-timeout` says how long to wait for it";
+            let smaller =
+                "it fell silent at the first message above 1 KiB: if it does so again, try `--max-payload 1024`";
+            let hints = [Some(running), unproven.map(|_| smaller)];
+            hints.into_iter().flatten().map(hint).collect()
         }
         StreamError::Lost { .. } => vec![hint("connect again; what ran on the node's terminal has been hung up")],
         StreamError::NotTerminated { .. } => {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::world::*;
 use crate::stream::*;
+use crate::wire::PayloadType;
 
 /// The error that the stream ends with.
 async fn refusal(stream: &mut SsmStream) -> StreamError {
@@ -48,8 +49,36 @@ async fn a_service_that_calls_a_message_too_big_is_believed_at_once() {
     assert!(refused.source().unwrap().to_string().contains("1009 message too big"), "{refused:?}");
 }
 
+/// Reads until the client is gone and acknowledges what is small.
+async fn swallow_large_ones(mut node: Node) {
+    while let Some(message) = node.next_unacknowledged().await {
+        if message.payload.len() <= 1024 {
+            node.acknowledge(message.sequence, message.id).await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_large_payload_that_is_never_acknowledged_is_to_blame() {
+async fn a_large_payload_that_is_never_acknowledged_is_to_blame_where_small_ones_get_through() {
+    for is_something_written in [true, false] {
+        let mut world = World::new();
+        let (mut stream, mut node) = world.stream(brisk()).await;
+        stream.write_all(b"k").await.unwrap();
+        node.read(1).await;
+        let before = Instant::now();
+        stream.write_all(&pattern(5000)).await.unwrap();
+        if is_something_written {
+            until(|| stream.shared.lock().channel.stats().in_flight >= 5000).await;
+            stream.write_all(b"k").await.unwrap();
+        }
+        let (refused, ()) = tokio::join!(refusal(&mut stream), swallow_large_ones(node));
+        assert!(refused.source().is_none());
+        assert_eq!(before.elapsed().as_secs(), 10);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_freezes_at_the_first_large_payload_is_silent_and_no_payload_is_to_blame() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
     stream.write_all(b"k").await.unwrap();
@@ -57,9 +86,26 @@ async fn a_large_payload_that_is_never_acknowledged_is_to_blame() {
     let before = Instant::now();
     stream.write_all(&pattern(5000)).await.unwrap();
     let swallowing = async { while node.next_unacknowledged().await.is_some() {} };
-    let (refused, ()) = tokio::join!(refusal(&mut stream), swallowing);
-    assert!(refused.source().is_none());
-    assert_eq!(before.elapsed().as_secs(), 10);
+    let (error, ()) = tokio::join!(patiently(stream.read_u8()), swallowing);
+    let error = error.unwrap_err();
+    let silent = StreamError::from_io(&error);
+    assert!(matches!(silent, Some(StreamError::NodeSilent { unproven: Some(5000), .. })), "{error}");
+    assert_eq!(before.elapsed().as_secs(), 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_wakes_up_again_after_a_large_payload_goes_on() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    stream.write_all(b"k").await.unwrap();
+    node.read(1).await;
+    stream.write_all(&pattern(5000)).await.unwrap();
+    node.idle(Duration::from_mins(2)).await;
+    assert!(node.read(5000).await == pattern(5000));
+    stream.write_all(b"k").await.unwrap();
+    let question = node.receive().await;
+    assert_eq!(question.0, PayloadType::Size, "it asked once, behind the payload");
+    assert_eq!(node.read(1).await, b"k");
 }
 
 #[tokio::test(start_paused = true)]

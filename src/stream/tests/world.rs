@@ -307,7 +307,7 @@ impl Node {
         }
     }
 
-    async fn acknowledge(&mut self, sequence: i64, message_id: Uuid) {
+    pub(super) async fn acknowledge(&mut self, sequence: i64, message_id: Uuid) {
         let message_type = MessageKind::InputStreamData.as_str().to_owned();
         let body = Acknowledge { message_type, message_id, sequence, is_sequential: true };
         let mut ack = message(MessageKind::Acknowledge, 0, PayloadType::NONE, body.to_payload());
