@@ -65,6 +65,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     fn identity(&self) -> String {
         format!("{:?}", self.side())
     }
+    /// One spelling of `path`, typed or resolved, for all that certainly lead to the same file: an interrupted copy is
+    /// known again by it. Default: without doubled slashes, `.`, and a slash at the end.
+    fn spelled(&self, path: &BytePath) -> BytePath {
+        path.tidied()
+    }
     /// The path that a user's spelling stands for (`~`, nothing at all).
     fn resolve<'a>(&'a self, typed: &'a BytePath) -> Answer<'a, BytePath>;
     /// About what `path` names, links followed.

@@ -169,7 +169,8 @@ impl FileCopy<'_> {
 
     /// Tells this file from others that get the same name, since directories of one name are merged.
     pub(super) fn journal_key(&self) -> BytePath {
-        BytePath::new([self.place.target.as_bytes(), b"\0", self.place.source.as_bytes()].concat())
+        let (target, source) = (self.target.spelled(&self.place.target), self.source.spelled(&self.place.source));
+        BytePath::new([target.as_bytes(), b"\0", source.as_bytes()].concat())
     }
 
     /// What is written already, and what reads as zeros when nobody writes it.

@@ -1,7 +1,8 @@
 //! The journal of a copy that is under way, as a file.
 //!
 //! What it says is in `records`, which are pure. Here they are kept: one file for each copy, under a name made of what
-//! was asked for, locked while the copy goes on. A journal that cannot be written ends; the copy goes on without.
+//! was asked for, locked while the copy goes on. A journal that cannot be written ends; the copy goes on without. Paths in
+//! it have one spelling each, whatever was typed.
 
 mod records;
 
@@ -9,14 +10,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub(super) use records::{Draft, FileId, Stamp};
 use records::{Known, Record};
 use sha2::{Digest as _, Sha256};
 
-use super::{BytePath, Ranges};
+use super::{BytePath, Endpoint, Ranges};
 
 /// A file of which less is written is not worth going on with: it starts over.
 pub(super) const WORTH_KEEPING: u64 = 1024 * 1024;
@@ -29,6 +30,8 @@ const EXTENSION: &str = "journal";
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
+    /// The side whose files it is about.
+    target: Arc<dyn Endpoint>,
     state: Mutex<State>,
 }
 
@@ -41,14 +44,14 @@ struct State {
 }
 
 impl Journal {
-    /// Opens the journal of a copy. `None` when the same copy is being made already, or the directory cannot be used.
+    /// Opens the journal of a copy to `target`. `None` when the same copy is being made already, or the directory cannot be used.
     /// It blocks.
-    pub(super) fn open(directory: &Path, name: &str) -> Option<Self> {
+    pub(super) fn open(directory: &Path, name: &str, target: Arc<dyn Endpoint>) -> Option<Self> {
         let path = directory.join(name).with_extension(EXTENSION);
         match Self::try_open(directory, &path) {
             Ok((file, known)) => {
                 let state = State { has_finished: known.has_finished(), known, file: Some(file) };
-                Some(Self { path, state: Mutex::new(state) })
+                Some(Self { path, target, state: Mutex::new(state) })
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tracing::info!("the same copy is being made already; this one keeps no journal");
@@ -86,22 +89,37 @@ impl Journal {
         }
     }
 
-    /// What is written of the file that gets this name.
-    pub(super) fn draft_of(&self, target: &BytePath) -> Option<(FileId, Draft)> {
-        self.lock().known.draft_of(target).map(|(file, draft)| (file, draft.clone()))
+    /// What is written of the file that this key stands for.
+    pub(super) fn draft_of(&self, key: &BytePath) -> Option<(FileId, Draft)> {
+        self.lock().known.draft_of(key).map(|(file, draft)| (file, draft.clone()))
     }
 
     /// How source and target were when an earlier run had finished the target.
-    pub(super) fn finished(&self, target: &BytePath) -> Option<(Stamp, Stamp)> {
-        self.lock().known.finished(target)
+    pub(super) fn finished(&self, key: &BytePath) -> Option<(Stamp, Stamp)> {
+        self.lock().known.finished(key)
     }
 
     /// A file is about to be created.
-    pub(super) fn begin(&self, target: &BytePath, temporary: &BytePath, source: Option<Stamp>) -> FileId {
+    pub(super) fn begin(&self, key: &BytePath, temporary: &BytePath, source: Option<Stamp>) -> FileId {
+        let (target, temporary) = (key.clone(), self.target.spelled(temporary));
         let mut state = self.lock();
         let file = state.known.next_id();
-        state.note(Record::Begun { file, target: target.clone(), temporary: temporary.clone(), source });
+        state.note(Record::Begun { file, target, temporary, source });
         file
+    }
+
+    /// Less is there of a file than was noted: `draft` says what.
+    pub(super) fn begin_again(&self, file: FileId, draft: &Draft) -> FileId {
+        let Draft { target, temporary, source, granted, written } = draft.clone();
+        let mut state = self.lock();
+        let again = state.known.next_id();
+        state.note(Record::Begun { file: again, target, temporary, source });
+        if let Some(mode) = granted {
+            state.note(Record::Granted { file: again, mode });
+        }
+        state.note(Record::Written { file: again, ranges: written.iter().collect() });
+        state.note(Record::Gone { file });
+        again
     }
 
     /// Returns how much of the file is written, by all that was noted.
@@ -131,18 +149,20 @@ impl Journal {
 
     /// A directory was made with rights that it gives back when it is filled.
     pub(super) fn lend(&self, target: &BytePath) {
-        self.lock().note(Record::Lent { target: target.clone() });
+        let target = self.target.spelled(target);
+        self.lock().note(Record::Lent { target });
     }
 
     /// Whether this run or one before it made the directory so.
     pub(super) fn is_lent(&self, target: &BytePath) -> bool {
-        self.lock().known.is_lent(target)
+        self.lock().known.is_lent(&self.target.spelled(target))
     }
 
     /// The temporary file is removed.
     pub(super) fn gone(&self, temporary: &BytePath) {
+        let temporary = self.target.spelled(temporary);
         let mut state = self.lock();
-        let is_it = |(file, draft): (&FileId, &Draft)| (draft.temporary == *temporary).then_some(*file);
+        let is_it = |(file, draft): (&FileId, &Draft)| (draft.temporary == temporary).then_some(*file);
         let files: Vec<_> = state.known.drafts.iter().filter_map(is_it).collect();
         for file in files {
             state.note(Record::Gone { file });
@@ -212,15 +232,16 @@ fn sweep(directory: &Path) {
 }
 
 /// The name of the journal of a copy: whatever makes it another copy changes the name.
-pub(super) fn name_for<'a>(paths: impl Iterator<Item = (String, &'a BytePath)>, options: &str) -> String {
-    let mut hash = Sha256::new_with_prefix(b"copy 1");
+pub(super) fn name_for(paths: impl Iterator<Item = ((String, BytePath), bool)>, options: &str) -> String {
+    let mut hash = Sha256::new_with_prefix(b"copy 2");
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     };
-    for (side, path) in paths {
+    for ((side, path), has_name) in paths {
         add(side.as_bytes());
         add(path.as_bytes());
+        add(&[u8::from(has_name)]);
     }
     add(options.as_bytes());
     data_encoding::HEXLOWER.encode(&hash.finalize()[..16])
@@ -231,13 +252,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::copy::LocalEndpoint;
 
     fn stamp(size: u64) -> Stamp {
         Stamp::of(&super::super::Metadata { size: Some(size), ..Default::default() }).unwrap()
     }
 
     fn open(folder: &tempfile::TempDir) -> Option<Journal> {
-        Journal::open(&folder.path().join("state/copies"), "name")
+        Journal::open(&folder.path().join("state/copies"), "name", Arc::new(LocalEndpoint))
     }
 
     #[test]
@@ -262,6 +284,21 @@ mod tests {
         journal.gone(&".big".into());
         drop(journal);
         assert_eq!(open(&folder).unwrap().draft_of(&"big".into()), None, "what follows a torn line counts");
+    }
+
+    #[test]
+    fn less_than_was_noted_is_noted_as_another_file_of_the_same_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = open(&folder).unwrap();
+        let file = journal.begin(&"big".into(), &"./.big".into(), Some(stamp(5)));
+        journal.granted(file, 0o640);
+        journal.written(file, &[(0, 100)].into_iter().collect());
+        let (_, mut draft) = journal.draft_of(&"big".into()).unwrap();
+        draft.written = [(0, 10)].into_iter().collect();
+        let again = journal.begin_again(file, &draft);
+        drop(journal);
+        let found = open(&folder).unwrap().draft_of(&"big".into());
+        assert_eq!(found, Some((again, draft)));
     }
 
     #[test]
@@ -302,6 +339,6 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_used_is_no_failure() {
-        assert!(Journal::open(Path::new("/dev/null/copies"), "name").is_none());
+        assert!(Journal::open(Path::new("/dev/null/copies"), "name", Arc::new(LocalEndpoint)).is_none());
     }
 }

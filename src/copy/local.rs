@@ -38,9 +38,9 @@ impl Endpoint for LocalEndpoint {
         Side::Local
     }
 
-    fn identity(&self) -> String {
-        // Relative paths start there.
-        std::env::current_dir().map_or_else(|error| error.to_string(), |path| format!("{}", path.display()))
+    /// Absolute, because relative paths start from the working directory.
+    fn spelled(&self, path: &BytePath) -> BytePath {
+        std::env::current_dir().map_or_else(|_| path.tidied(), |directory| path.tidied_in(&directory))
     }
 
     fn resolve<'a>(&'a self, typed: &'a BytePath) -> Answer<'a, BytePath> {

@@ -81,6 +81,8 @@ mod tests;
 #[cfg(test)]
 mod tests_bounds;
 #[cfg(test)]
+mod tests_forced;
+#[cfg(test)]
 mod tests_hostile;
 #[cfg(test)]
 mod tests_lost;

@@ -73,6 +73,33 @@ impl BytePath {
         self.0.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     }
 
+    /// Without doubled slashes, `.`, and a slash at the end. `..` stays: what stands before it may be a link.
+    pub(super) fn tidied(&self) -> Self {
+        let names = self.0.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
+        let names = names.collect::<Vec<_>>().join(&b'/');
+        match (self.0.first(), &names[..]) {
+            (Some(b'/'), _) => Self([b"/", &names[..]].concat()),
+            (_, b"") => Self::from("."),
+            _ => Self(names),
+        }
+    }
+
+    /// As [`tidied`](Self::tidied), from `directory` on where it is relative. A `..` at its start is certain: `directory` is
+    /// absolute and holds no link.
+    pub(super) fn tidied_in(&self, directory: &Path) -> Self {
+        let tidied = self.tidied();
+        if tidied.0.starts_with(b"/") {
+            return tidied;
+        }
+        let (mut base, mut rest) = (directory, tidied.as_bytes());
+        while let Some(inner) = rest.strip_prefix(b"..").filter(|inner| matches!(inner, [] | [b'/', ..])) {
+            base = base.parent().unwrap_or(base);
+            rest = inner.strip_prefix(b"/").unwrap_or(inner);
+        }
+        let base = Self::from(base.to_owned());
+        if matches!(rest, b"" | b".") { base } else { base.join(rest) }
+    }
+
     fn trimmed(&self) -> &[u8] {
         let end = self.0.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
         &self.0[..end]
@@ -149,6 +176,28 @@ mod tests {
     fn a_parent_is_found_for_every_path() {
         let parent = |path: &str| BytePath::from(path).parent().to_string();
         assert_eq!([parent("a/b"), parent("/b"), parent("b"), parent("a/b/")], ["a", "/", ".", "a"]);
+    }
+
+    #[test]
+    fn a_path_has_one_spelling_but_for_what_may_be_a_link() {
+        let tidied = |path: &str| BytePath::from(path).tidied().to_string();
+        for (spelled, path) in [
+            ("./z", "z"),
+            ("a//b/./c/", "a/b/c"),
+            ("dir/", "dir"),
+            ("//a", "/a"),
+            ("/", "/"),
+            ("", "."),
+            ("./", "."),
+            ("a/../b", "a/../b"),
+            ("../x", "../x"),
+        ] {
+            assert_eq!(tidied(spelled), path);
+        }
+        let here = |path: &str| BytePath::from(path).tidied_in(Path::new("/home/me")).to_string();
+        assert_eq!([here("x"), here("./x"), here("/home/me/x"), here("../me/x")], ["/home/me/x"; 4]);
+        assert_eq!([here(".."), here("../.."), here("../../.."), here(".")], ["/home", "/", "/", "/home/me"]);
+        assert_eq!([here("..a"), here("a/../b")], ["/home/me/..a", "/home/me/a/../b"]);
     }
 
     #[test]

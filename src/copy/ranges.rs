@@ -19,6 +19,12 @@ impl Ranges {
         self.0.insert(start, end);
     }
 
+    /// What it holds before `end`.
+    #[must_use]
+    pub(super) fn before(&self, end: u64) -> Self {
+        self.iter().map(|(start, past)| (start, past.min(end))).collect()
+    }
+
     /// Where the range that holds `offset` ends.
     pub fn end_of(&self, offset: u64) -> Option<u64> {
         self.0.range(..=offset).next_back().map(|(_, end)| *end).filter(|end| *end > offset)

@@ -256,6 +256,15 @@ impl Endpoint for RemoteEndpoint {
         self.account.to_string()
     }
 
+    /// Relative paths start from the login directory, as `~` does.
+    fn spelled(&self, path: &BytePath) -> BytePath {
+        match path.as_bytes() {
+            b"~" => BytePath::from("."),
+            [b'~', b'/', rest @ ..] => BytePath::from(".").join(BytePath::new(rest).tidied().as_bytes()).tidied(),
+            _ => path.tidied(),
+        }
+    }
+
     fn digest<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, Option<[u8; 32]>> {
         async move {
             match &self.hasher {

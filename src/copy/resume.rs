@@ -16,12 +16,17 @@ const BATCH: u64 = 1024 * 1024;
 const PERIOD: Duration = Duration::from_millis(200);
 /// Length of the samples by which a source and what was written of it are compared.
 const SAMPLE: u64 = 64 * 1024;
+/// A file that is shorter than what was written of it lost the rest when its machine was started anew. Pieces are written
+/// in any order within the windows of eight streams, so this much before its end may be missing too.
+const DOUBTFUL: u64 = 32 * 1024 * 1024;
 
 /// A file's copy under its temporary name.
 pub(super) struct Begun {
     pub(super) temporary: BytePath,
     /// Its place in the journal.
     file: Option<FileId>,
+    /// The source tells when it changes, so that a later run can go on.
+    is_resumable: bool,
     /// Open already, when an earlier run had begun it.
     pub(super) writer: Option<Box<dyn TargetFile>>,
     /// What that run had written.
@@ -33,7 +38,7 @@ impl Begun {
     /// A copy that has no temporary name, and that no journal knows.
     pub(super) fn in_place() -> Self {
         let (temporary, since) = (BytePath::default(), SystemTime::UNIX_EPOCH);
-        Self { temporary, file: None, writer: None, written: Ranges::default(), since }
+        Self { temporary, file: None, is_resumable: false, writer: None, written: Ranges::default(), since }
     }
 
     pub(super) fn is_resumed(&self) -> bool {
@@ -60,11 +65,18 @@ impl FileCopy<'_> {
     /// What an earlier run has begun, or else a new file that is still to be created.
     pub(super) async fn begin(&self, reader: &dyn SourceFile, source: &Metadata) -> Result<Begun, Failure> {
         let since = SystemTime::now();
-        if let Some((file, draft)) = self.journal.and_then(|journal| journal.draft_of(&self.journal_key())) {
-            match self.take_up(&draft, reader, source).await {
+        let stamp = Stamp::of(source);
+        let is_resumable = stamp.is_some();
+        let drafted = self.journal.and_then(|journal| Some((journal, journal.draft_of(&self.journal_key())?)));
+        if let Some((journal, (mut file, mut draft))) = drafted {
+            let noted = draft.written.total();
+            match self.take_up(&mut draft, reader, source).await {
                 Ok(Some(writer)) => {
-                    let Draft { temporary, written, .. } = draft;
-                    return Ok(Begun { temporary, file: Some(file), writer: Some(writer), written, since });
+                    if draft.written.total() < noted {
+                        file = journal.begin_again(file, &draft);
+                    }
+                    let (file, writer, Draft { temporary, written, .. }) = (Some(file), Some(writer), draft);
+                    return Ok(Begun { temporary, file, is_resumable, writer, written, since });
                 }
                 Err(error) if error.is_of_stream() => return Err(self.at_target(error)),
                 Ok(None) => tracing::debug!(path = %self.place.target, "starts over"),
@@ -74,14 +86,15 @@ impl FileCopy<'_> {
         }
         let temporary = temporary_name(&self.place.target);
         self.unfinished.add(&temporary);
-        let file = self.journal.map(|journal| journal.begin(&self.journal_key(), &temporary, Stamp::of(source)));
-        Ok(Begun { temporary, file, writer: None, written: Ranges::default(), since })
+        let file = self.journal.map(|journal| journal.begin(&self.journal_key(), &temporary, stamp));
+        Ok(Begun { temporary, file, is_resumable, writer: None, written: Ranges::default(), since })
     }
 
-    /// Opens what an earlier run wrote, if it is of this source and still there.
+    /// Opens what an earlier run wrote, if it is of this source and still there. Of what is noted only that stays which
+    /// is there.
     async fn take_up(
         &self,
-        draft: &Draft,
+        draft: &mut Draft,
         reader: &dyn SourceFile,
         source: &Metadata,
     ) -> Result<Option<Box<dyn TargetFile>>, CopyError> {
@@ -92,8 +105,14 @@ impl FileCopy<'_> {
         };
         let found = self.target.lstat(&draft.temporary).await?;
         let is_private = found.mode.is_none_or(|mode| mode & 0o7777 == 0o600);
-        if found.kind != Some(FileKind::File) || found.size < Some(draft.written.end()) || !is_private {
+        let Some(size) = found.size.filter(|_| found.kind == Some(FileKind::File) && is_private) else {
             return Ok(None);
+        };
+        if size < draft.written.end() {
+            draft.written = draft.written.before(size.saturating_sub(DOUBTFUL));
+            if draft.written.total() < WORTH_KEEPING {
+                return Ok(None);
+            }
         }
         let Some(writer) = self.target.reopen(&draft.temporary, granted).await? else { return Ok(None) };
         let (written, _) = self.target.open(&draft.temporary, u64::MAX).await?;
@@ -144,7 +163,8 @@ impl Notes<'_> {
         self.since = Instant::now();
         self.bytes = 0;
         let batch = std::mem::take(&mut self.batch);
-        let (Some(journal), Some(file)) = (self.copy.journal, self.begun.file) else { return };
+        let file = self.begun.file.filter(|_| self.begun.is_resumable);
+        let (Some(journal), Some(file)) = (self.copy.journal, file) else { return };
         if batch.is_empty() {
             return;
         }

@@ -466,9 +466,12 @@ async fn open_journal(sources: &[Location], destination: &Location, options: &Co
     if destination.endpoint.is_pipe() || scp::is_needed(sources, destination) {
         return None;
     }
-    let paths = sources.iter().chain([destination]).map(|location| (location.endpoint.identity(), &location.path));
-    let name = journal::name_for(paths, &options.kind_of_copy());
-    tokio::task::spawn_blocking(move || Journal::open(&directory, &name)).await.ok().flatten().map(Arc::new)
+    let spelled = |location: &Location| (location.endpoint.identity(), location.endpoint.spelled(&location.path));
+    // What has no name of its own (`tree/.`) goes straight into the destination.
+    let paths = sources.iter().map(|source| (spelled(source), source.path.name().is_some()));
+    let name = journal::name_for(paths.chain([(spelled(destination), true)]), &options.kind_of_copy());
+    let target = Arc::clone(&destination.endpoint);
+    tokio::task::spawn_blocking(move || Journal::open(&directory, &name, target)).await.ok().flatten().map(Arc::new)
 }
 
 /// The part of the budget that a step can use.

@@ -26,7 +26,10 @@ pub(super) async fn assign(
     let (found, mut failures) = sources::find(sources).await?;
     let target = find(endpoint, &destination.path, sources.len().max(found.len())).await;
     let target = match target.map_err(|error| Failure::new(endpoint.side(), &destination.path, error))? {
-        Target::Directory(path) if journal.is_some_and(Journal::is_named) => Target::Name(path),
+        // Whoever adds a slash means a directory, whoever made it.
+        Target::Directory(path) if journal.is_some_and(Journal::is_named) && !destination.path.is_directory_like() => {
+            Target::Name(path)
+        }
         target => target,
     };
     if let (Some(journal), Target::Name(_)) = (journal, &target) {

@@ -44,6 +44,49 @@ async fn standard_input_becomes_a_file_on_the_node() {
     assert_eq!(fs::read_dir(world.there("")).unwrap().count(), 1, "no temporary file is left");
 }
 
+/// What came through a pipe is gone, so there is nothing to go on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_copy_of_standard_input_leaves_neither_file_nor_journal() {
+    let world = fast_world().await;
+    fs::create_dir(world.there("into")).unwrap();
+    let size = || {
+        let entries = fs::read_dir(world.there("into")).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").metadata().map_or(0, |found| found.len())).sum::<u64>()
+    };
+    let journals = || fs::read_dir(world.here(".local/state/ssmssh/copies")).map_or(0, Iterator::count);
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
+        let mut command = world.program();
+        let mut child = command.args(["-".as_ref(), &*world.node("into/x")]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(&noise(4 << 20)).await.unwrap();
+        until("enough has arrived to be worth keeping", || size() >= 3 << 20).await;
+        crate::support::cli::kill(&child, signal);
+        let output = child.wait_with_output().await.unwrap();
+        if signal == rustix::process::Signal::INT {
+            let (code, said) = outcome(&output);
+            assert_eq!((code, said.contains("copies all again")), (Some(130), true), "{said}");
+            assert_eq!((size(), journals()), (0, 0));
+        }
+    }
+    assert!(size() > 0, "nobody was there to remove it");
+    // Not by `piped`: the session of the killed one stays open.
+    let mut again = world.command(&["-".as_ref(), &world.node("into//x")]);
+    let mut child = again.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().expect("piped").write_all(b"whole").await.unwrap();
+    assert_eq!(outcome(&child.wait_with_output().await.unwrap()), (Some(0), String::new()));
+    assert_eq!((fs::read(world.there("into/x")).unwrap(), journals()), (b"whole".to_vec(), 0));
+    assert_eq!(fs::read_dir(world.there("into")).unwrap().count(), 1, "what the killed one had left is removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_from_standard_input_is_verified_too() {
+    let world = fast_world().await;
+    let input = noise(1 << 20);
+    let output = piped(&world, &["--verify".as_ref(), "-".as_ref(), &world.node("up")], &input).await;
+    assert_eq!(outcome(&output), (Some(0), String::new()));
+    assert!(fs::read(world.there("up")).unwrap() == input);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_input_has_no_name_for_a_directory() {
     let world = fast_world().await;

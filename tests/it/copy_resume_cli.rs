@@ -114,6 +114,39 @@ async fn a_download_over_several_sessions_that_was_killed_goes_on() {
 }
 
 #[tokio::test]
+async fn a_copy_is_the_same_however_its_paths_are_spelled() {
+    let world = World::new().await;
+    let content = noise(16 << 20, 13);
+    fs::write(world.here("file"), &content).unwrap();
+    fs::create_dir(world.here("sub")).unwrap();
+    fs::create_dir(world.there("into")).unwrap();
+    let copy = Copy { world: &world, is_upload: true, streams: "1" };
+    copy.kill_at(4 * MIB).await;
+    // `file` and `into`, otherwise.
+    let start = |directory: &str, source: OsString, target: &str| {
+        let mut command = world.program();
+        command.current_dir(world.here(directory)).args(["-o", "LogLevel=DEBUG", "-j1"]);
+        command.arg(source).arg(world.node(target)).spawn().expect("ssmcp runs")
+    };
+    let mut arrived = copy.arrived();
+    for (directory, source, target) in [
+        ("", OsString::from("./file"), "into/"),
+        ("sub", "..//file".into(), ".//into"),
+        ("sub", world.here("file").into(), "./into/."),
+    ] {
+        let mut child = start(directory, source, target);
+        until("it goes on", || copy.arrived() >= arrived + 2 * MIB).await;
+        child.kill().await.expect("killed");
+        assert_eq!(count(&copy.to()), 1, "{target}: it is not the same file");
+        arrived = copy.arrived();
+    }
+    let (said, kept) = copy.finish().await;
+    assert!(kept >= MIB, "{said}");
+    assert!(fs::read(copy.to().join("file")).unwrap() == content);
+    assert_eq!((count(&copy.to()), count(&world.here(".local/state/ssmssh/copies"))), (1, 0));
+}
+
+#[tokio::test]
 async fn after_control_c_it_says_how_to_go_on() {
     let world = World::new().await;
     fs::write(world.there("file"), noise(16 << 20, 12)).unwrap();

@@ -43,7 +43,7 @@ async fn disturbed(is_upload: bool, interfere: impl FnOnce(&Lab)) -> World {
     let mut interfere = Some(interfere);
     while let Some(line) = lines.next_line().await.expect("text") {
         said += &(line + "\n");
-        if said.matches("a further stream is open").count() == 2
+        if said.contains("streams in use: 3,")
             && let Some(interfere) = interfere.take()
         {
             interfere(&world.lab);

@@ -29,6 +29,7 @@ mod copy_scp_again;
 mod copy_scp_openssh;
 mod copy_scp_options;
 mod copy_sftp;
+mod copy_startups;
 mod copy_streams;
 mod copy_stripes;
 mod copy_trees;

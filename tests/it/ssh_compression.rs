@@ -1,5 +1,6 @@
 //! Compression against a real OpenSSH server.
 
+use sha2::{Digest as _, Sha256};
 use ssmssh::ssh::Session;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
 use tokio::net::TcpStream;
@@ -59,6 +60,46 @@ async fn compressed_bytes_stay_the_same_while_keys_are_exchanged_anew() {
     let mixed: Vec<u8> = (0..12).flat_map(|part| [noise(200_000, part), log_lines(400_000)]).flatten().collect();
     let (echoed, _) = within(Box::pin(through_cat(&sshd, &mixed, true))).await;
     assert!(echoed == mixed);
+}
+
+/// Text that shrinks to nearly nothing, a MiB that is like no other.
+fn block(number: usize) -> Vec<u8> {
+    [format!("{number:>8}").into_bytes(), log_lines(1 << 10), vec![b' '; (1 << 20) - (1 << 10) - 8]].concat()
+}
+
+#[tokio::test]
+async fn one_compressed_connection_carries_a_lot_both_ways_and_new_keys_in_between() {
+    const MIB: usize = 80;
+    let sshd = Sshd::with(&["ed25519"], "LogLevel DEBUG1\nRekeyLimit 128K");
+    let (session, carried) = counted(&sshd, true).await;
+    assert!(session.is_compressed());
+    let sent = (0..MIB).fold(Sha256::new(), |hash, number| hash.chain_update(block(number))).finalize();
+    let mut child = session.command("cat").spawn().await.expect("spawned");
+    let (mut stdin, mut stdout) = (child.stdin.take().expect("stdin"), child.stdout.take().expect("stdout"));
+    let write = async {
+        for number in 0..MIB {
+            stdin.write_all(&block(number)).await.expect("cat reads");
+        }
+        stdin.shutdown().await.expect("end of file");
+    };
+    let read = async {
+        let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 16]);
+        loop {
+            match stdout.read(&mut piece).await.expect("readable") {
+                0 => break hash.finalize(),
+                read => hash.update(&piece[..read]),
+            }
+        }
+    };
+    let (received, ()) = tokio::join!(read, write);
+    assert!(received == sent, "what came back is not what was sent");
+    assert!(child.wait().await.expect("a status").success());
+    session.close().await.expect("an orderly end");
+    let (up, down) = carried.await.expect("no panic").expect("both ends closed");
+    assert!(up < 4 << 20 && down < 4 << 20, "{up} up, {down} down");
+    let log = sshd.log();
+    let rekeys = log.matches("SSH2_MSG_NEWKEYS received").count() - 1;
+    assert!(rekeys >= 2, "{rekeys} changes of keys");
 }
 
 #[tokio::test]

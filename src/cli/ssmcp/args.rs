@@ -102,8 +102,10 @@ A local path with a colon in it is written `./a:b`, one named like an option or 
 Each file is written under a temporary name and renamed when it is whole; links inside the target are replaced, not
 followed, and a file with several names is replaced under one of them. A node writes in place over the SCP protocol
 (-O), which carries no links (--links), no pipe on standard input and no name with a line feed, and goes on with nothing.
-A copy that was interrupted goes on where it was when the same command is run again; what that takes
-is kept in $XDG_STATE_HOME/ssmssh/copies, or ~/.local/state/ssmssh/copies.
+A copy that was interrupted goes on where it was when the same command is run again: the same paths, however they
+are spelled, and the same -r, -p, --links, --exclude, --newer and --skip-same. What that takes is kept in
+$XDG_STATE_HOME/ssmssh/copies, or ~/.local/state/ssmssh/copies; what it left is called `.NAME.ssmcp-XXXXXXXX`.
+What came from standard input cannot be gone on with; nothing is kept of it.
 From node to node the bytes go through this machine, without a file here.
 Standard input is one file that ends where the input ends, whatever ended it: `dump | ssmcp - NODE:backup/dump`.
 Standard output gets the bytes of one file in order, and those of a copy that fails later too.

@@ -76,6 +76,32 @@ impl Sshd {
         })
     }
 
+    /// The same server as one that listens for itself, and so counts who is not logged in yet.
+    pub(crate) fn listening(&self) -> Listening {
+        for _ in 0..10 {
+            // Somebody else may get the port in between.
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            let port = free.local_addr().expect("bound").port();
+            drop(free);
+            let log = self.dir.path().join(format!("log-{port}"));
+            let mut child = Command::new(program())
+                .args(["-D", "-o", "ListenAddress=127.0.0.1", "-p", &port.to_string(), "-f"])
+                .arg(self.dir.path().join("sshd_config"))
+                .arg("-E")
+                .arg(&log)
+                .stdin(Stdio::null())
+                .spawn()
+                .expect("sshd runs");
+            while child.try_wait().expect("our own child").is_none() {
+                if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                    return Listening { child, port, log };
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        panic!("sshd gets no port");
+    }
+
     /// The loopback address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
@@ -131,6 +157,26 @@ impl Sshd {
     /// What the server wrote about its connections, for messages of failed tests.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// A server that listens for itself. Dropping it ends it.
+pub(crate) struct Listening {
+    child: Child,
+    pub(crate) port: u16,
+    log: PathBuf,
+}
+
+impl Listening {
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
