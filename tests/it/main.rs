@@ -18,6 +18,7 @@ mod copy_endpoints;
 mod copy_failures;
 mod copy_lost;
 mod copy_odd_trees;
+mod copy_proof;
 mod copy_refused;
 mod copy_resume;
 mod copy_resume_cli;
