@@ -30,7 +30,7 @@ field() { { grep -o "\"$1\":[0-9]*" "$2" || echo :0; } | tail -n 1 | cut -d : -f
 
 # again NAME TARGET LONGEST SOURCE DESTINATION: as the comment above says; LONGEST seconds are the most before a kill.
 again() {
-    local name=$1 target=$2 longest=$3 whole=0 held=0 most=0 twice=0 kept lost kill
+    local name=$1 target=$2 longest=$3 whole=0 held=0 before=0 most=0 twice=0 kept lost kill
     local limit=$((streams * 8 * 1024 * 1024))
     shift 3
     # account RUN: what of the bytes that were there before this run it has not kept.
@@ -45,9 +45,11 @@ again() {
         ssmcp -q --json -j "$streams" "$@" > "$folder/run" &
         sleep "$(echo "scale=3; 0.5 + $RANDOM / 32768 * $longest" | bc)"
         if kill -KILL $! 2>/dev/null; then wait $! 2>/dev/null || true; else whole=$kill; break; fi
-        # Who was killed before it went on has lost nothing.
-        grep -q '"resumed"\|"started"' "$folder/run" && account "$folder/run"
+        # Who was killed before it went on has lost nothing, unless it had started over.
+        if grep -q '"resumed"' "$folder/run"; then account "$folder/run"; fi
+        before=$held
         held=$(held "$(dirname "$target")")
+        [ $((held + limit)) -ge "$before" ] || { echo "$name: of $before bytes $held are left"; exit 1; }
     done
     [ "$whole" = 0 ] || echo "$name: whole before kill $whole of $kills"
     ssmcp -j "$streams" --json "$@" > "$folder/run"
