@@ -67,7 +67,8 @@ pub struct DataChannel {
     /// The handshake's response, until it is sent. There is never a second one: the agent would block on it.
     response: Option<HandshakeResponse>,
     finish: Finish,
-    question: Question,
+    /// A message that only asks to be acknowledged is to be sent.
+    is_question_wanted: bool,
     pending: Pending,
     outbox: Outbox,
     window: Window,
@@ -90,14 +91,6 @@ enum Finish {
     Wanted,
     FlagSent,
     Reported,
-}
-
-/// A message that only asks to be acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
-    No,
-    Wanted,
-    Sent,
 }
 
 impl fmt::Debug for DataChannel {
@@ -126,7 +119,7 @@ impl DataChannel {
             open: None,
             response: None,
             finish: Finish::No,
-            question: Question::No,
+            is_question_wanted: false,
             pending: Pending::new(config.max_payload),
             outbox: Outbox::default(),
             window: Window::new(config.max_payload, config.max_in_flight),
@@ -272,8 +265,9 @@ impl DataChannel {
         self.state == State::Closed
     }
 
-    /// The size of the first payload above 1 KiB and when it was sent first, as long as no payload above 1 KiB has been
-    /// acknowledged: it is not known whether the service takes such at all.
+    /// The size of a payload above 1 KiB and when it was sent first, as long as none of its size has been acknowledged: it is
+    /// not known whether the service takes such at all. One that is at most twice as large as another that was acknowledged
+    /// counts as known.
     pub fn unproven_payload(&self) -> Option<(usize, Instant)> {
         self.outbox.unproven()
     }
@@ -284,12 +278,11 @@ impl DataChannel {
         self.outbox.is_unproven_overtaken()
     }
 
-    /// Sends a small message behind what was sent, once: its acknowledgement tells a node that is silent from a payload that
-    /// does not get through. It is a terminal size, which a session without a terminal acknowledges and ignores.
+    /// Sends a small message behind [`DataChannel::unproven_payload`], once for each: its acknowledgement tells a node that is
+    /// silent from a payload that does not get through. It is a terminal size, which a session without a terminal
+    /// acknowledges and ignores.
     pub fn send_question(&mut self) {
-        if self.question == Question::No {
-            self.question = Question::Wanted;
-        }
+        self.is_question_wanted |= self.outbox.ask_about_unproven();
     }
 
     /// When the first bytes were sent, as long as none has been acknowledged and none has come back: it is not known

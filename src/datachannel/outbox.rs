@@ -14,6 +14,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,9 @@ const FIRST_DATA_TIMEOUT: Duration = Duration::from_millis(30);
 
 /// Payloads that every service takes: the official client never sends larger ones.
 const ALWAYS_TAKEN: usize = 1 << 10;
+
+/// A payload more than so many times as large as any that was acknowledged may be more than the service takes.
+const FAR_LARGER: usize = 2;
 
 #[derive(Debug)]
 struct Sent {
@@ -86,10 +90,8 @@ pub(super) struct Outbox {
     first_data: Option<Instant>,
     /// The largest payload acknowledged.
     largest_acknowledged: usize,
-    /// The first payload above what is always taken.
-    first_large: Option<Large>,
-    /// A payload that is always taken was sent behind that one and has been acknowledged.
-    is_large_overtaken: bool,
+    /// The latest payload that was far larger than all that had been acknowledged before it.
+    large: Option<Large>,
     /// The agent acknowledges a message once only.
     is_agent_old: bool,
     forgotten: u64,
@@ -101,6 +103,10 @@ struct Large {
     payload: usize,
     /// When it was sent first.
     at: Instant,
+    /// A small message was sent behind it for the sake of its acknowledgement.
+    is_asked_about: bool,
+    /// A payload that is always taken was sent behind it and has been acknowledged.
+    is_overtaken: bool,
 }
 
 /// How long nothing has been acknowledged.
@@ -142,15 +148,29 @@ impl Outbox {
         self.largest_acknowledged
     }
 
-    /// The first payload above what is always taken, and when it was sent first, while none such is acknowledged.
+    /// The first payload that is far larger than all that are known to be taken, and when it was sent first.
     pub(super) fn unproven(&self) -> Option<(usize, Instant)> {
-        let large = self.first_large.filter(|_| self.largest_acknowledged <= ALWAYS_TAKEN);
-        large.map(|large| (large.payload, large.at))
+        self.unproven_large().map(|large| (large.payload, large.at))
     }
 
-    /// Whether something smaller has got past it.
+    /// Whether something small has got past it.
     pub(super) fn is_unproven_overtaken(&self) -> bool {
-        self.is_large_overtaken
+        self.unproven_large().is_some_and(|large| large.is_overtaken)
+    }
+
+    fn unproven_large(&self) -> Option<&Large> {
+        self.large.as_ref().filter(|large| large.payload > self.largest_acknowledged)
+    }
+
+    /// Whether nobody has asked yet what becomes of it. From now on somebody has.
+    pub(super) fn ask_about_unproven(&mut self) -> bool {
+        let is_unproven = self.unproven_large().is_some();
+        self.large.as_mut().filter(|_| is_unproven).is_some_and(|large| !mem::replace(&mut large.is_asked_about, true))
+    }
+
+    /// Up to so large a payload is not worth a doubt.
+    fn likely_taken(&self) -> usize {
+        if self.largest_acknowledged > ALWAYS_TAKEN { FAR_LARGER * self.largest_acknowledged } else { ALWAYS_TAKEN }
     }
 
     /// When data was sent for the first time, while none is acknowledged.
@@ -182,8 +202,8 @@ impl Outbox {
         if is_data {
             self.first_data.get_or_insert(now);
         }
-        if payload > ALWAYS_TAKEN {
-            self.first_large.get_or_insert(Large { sequence, payload, at: now });
+        if payload > self.likely_taken() && self.unproven_large().is_none() {
+            self.large = Some(Large { sequence, payload, at: now, is_asked_about: false, is_overtaken: false });
         }
         let sent = Sent { frame, payload, is_data, transmissions: 0, transmission: 0, at: now, place: Place::Lost };
         self.messages.push_back(Some(sent));
@@ -213,8 +233,9 @@ impl Outbox {
     pub(super) fn acknowledge(&mut self, sequence: i64, now: Instant) -> Option<Acknowledged> {
         let sequence = u64::try_from(sequence).ok()?;
         let sent = self.take(sequence)?;
-        let is_behind = self.first_large.is_some_and(|large| sequence > large.sequence);
-        self.is_large_overtaken |= is_behind && sent.payload <= ALWAYS_TAKEN;
+        if let Some(large) = &mut self.large {
+            large.is_overtaken |= sequence > large.sequence && sent.payload <= ALWAYS_TAKEN;
+        }
         self.data_acknowledged |= sent.is_data;
         self.largest_acknowledged = self.largest_acknowledged.max(sent.payload);
         self.silence.since = Some(now);

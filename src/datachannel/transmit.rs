@@ -1,10 +1,11 @@
 //! What leaves, in the order of its urgency.
 
+use std::mem;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::{DataChannel, Finish, Question, inbox::AckOwed, pacing::Class, state::State};
+use super::{DataChannel, Finish, inbox::AckOwed, pacing::Class, state::State};
 use crate::wire::{Acknowledge, Body, FLAGS_SINGLE, Flag, FrameBuf, Header, MessageKind, PayloadType, Size};
 
 impl DataChannel {
@@ -21,7 +22,7 @@ impl DataChannel {
     }
 
     fn has_other_frames(&self) -> bool {
-        let has_new = self.pending.messages() > 0 || self.finish == Finish::Wanted || self.question == Question::Wanted;
+        let has_new = self.pending.messages() > 0 || self.finish == Finish::Wanted || self.is_question_wanted;
         self.outbox.has_lost() || self.response.is_some() || (self.state == State::Open && has_new)
     }
 
@@ -66,8 +67,7 @@ impl DataChannel {
         if self.state != State::Open {
             return None;
         }
-        if self.question == Question::Wanted {
-            self.question = Question::Sent;
+        if mem::take(&mut self.is_question_wanted) {
             let size = frame_of(Size { cols: 80, rows: 24 }.to_json().as_bytes());
             return Some(self.send_new(size, PayloadType::Size, now));
         }

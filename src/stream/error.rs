@@ -93,14 +93,15 @@ pub enum StreamError {
         target: TargetId,
         /// How long it was waited.
         waited: Duration,
-        /// The size of the first payload above 1 KiB, where none such was ever acknowledged: the node may have fallen silent
-        /// over it.
+        /// The size of a payload that was far larger than any acknowledged before it: the node may have fallen silent over
+        /// it.
         unproven: Option<usize>,
     },
-    /// The first payload above 1 KiB did not get through: the connection was cut whenever it was sent, or it was not
-    /// acknowledged where smaller ones behind it were. Another stream with payloads of 1 KiB may work.
+    /// The first payload above 1 KiB, or one more than twice as large as any before it, did not get through: the connection
+    /// was cut whenever it was sent, or it was not acknowledged where smaller ones behind it were. Another stream with
+    /// payloads of 1 KiB may work.
     #[error(
-        "a payload of {size} bytes did not get through, and no smaller one above 1 KiB has: \
+        "a payload of {size} bytes did not get through, and none as large has: \
          the service may not take them; limit payloads to 1 KiB (`max_payload`, `--max-payload 1024`)"
     )]
     PayloadRefused {

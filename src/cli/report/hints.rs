@@ -138,7 +138,7 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
         StreamError::NodeSilent { unproven, .. } => {
             let running = "is the node running, and its SSM agent? `--resume-timeout` says how long to wait for it";
             let smaller =
-                "it fell silent at the first message above 1 KiB: if it does so again, try `--max-payload 1024`";
+                "it fell silent at a message larger than any before: if it does so again, try `--max-payload 1024`";
             let hints = [Some(running), unproven.map(|_| smaller)];
             hints.into_iter().flatten().map(hint).collect()
         }

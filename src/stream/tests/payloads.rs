@@ -125,6 +125,36 @@ async fn once_a_large_payload_was_acknowledged_silence_and_cuts_are_not_its_faul
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_taken_vouches_for_twice_its_size_and_no_more() {
+    for (taken, is_proven) in [(2499, false), (2500, true)] {
+        let mut world = World::new();
+        let (mut stream, mut node) = world.stream(brisk()).await;
+        stream.write_all(&pattern(taken)).await.unwrap();
+        node.read(taken).await;
+        stream.write_all(&pattern(5000)).await.unwrap();
+        node.next_unacknowledged().await.unwrap();
+        node.close_websocket(1009, "message too big").await;
+        if is_proven {
+            world.dial().await.accept().await;
+        } else {
+            refusal(&mut stream).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_payload_in_doubt_is_asked_about() {
+    let mut world = World::new();
+    let (mut stream, mut node) = world.stream(brisk()).await;
+    for size in [2000, 5000] {
+        stream.write_all(&pattern(size)).await.unwrap();
+        node.idle(Duration::from_secs(6)).await;
+        assert!(node.read(size).await == pattern(size));
+        assert_eq!(node.receive().await.0, PayloadType::Size, "{size}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn acknowledgements_that_wait_behind_a_full_inbox_are_not_missed() {
     let mut world = World::new();
     let mut options = StreamOptions::default();
