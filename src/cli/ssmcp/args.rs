@@ -97,26 +97,33 @@ pub(crate) struct Accepted {
 
 const NOTES: &str = "\
 A path on a node is relative to the login directory, which `NODE:` and `NODE:~` name too.
-Patterns in it (`'NODE:logs/*.gz'`, `? [a-z] {a,b}`) are matched on the node; a file that has the very name comes first.
-A local path with a colon in it is written `./a:b`, one named like an option or a node `./-`, `./i-…`.
-Each file is written under a temporary name and renamed when it is whole; links inside the target are replaced, not
-followed, and a file with several names is replaced under one of them. A node writes in place over the SCP protocol
-(-O), which carries no links (--links), no pipe on standard input and no name with a line feed, and goes on with nothing.
-A copy that was interrupted goes on where it was when the same command is run again: the same paths, however they
-are spelled, and the same -r, -p, --links, --exclude, --newer and --skip-same. What that takes is kept in
-$XDG_STATE_HOME/ssmssh/copies, or ~/.local/state/ssmssh/copies; what it left is called `.NAME.ssmcp-XXXXXXXX`.
+Patterns in it (`'NODE:logs/*.gz'`, `? [a-z] {a,b}`) are matched on the node; a file that has the
+very name comes first.
+A local path with a colon in it is written `./a:b`, one named like an option or a node `./-`,
+`./i-…`.
+Each file is written under a temporary name and renamed when it is whole; links inside the target
+are replaced, not followed, and a file with several names is replaced under one of them. A node
+writes in place over the SCP protocol (-O), which carries no links (--links), no pipe on standard
+input and no name with a line feed, and goes on with nothing.
+A copy that was interrupted goes on where it was when the same command is run again: the same
+paths, however they are spelled, and the same -r, -p, --links, --exclude, --newer and --skip-same.
+What that takes is kept in $XDG_STATE_HOME/ssmssh/copies, or ~/.local/state/ssmssh/copies; what it
+left is called `.NAME.ssmcp-XXXXXXXX`.
 What came from standard input cannot be gone on with; nothing is kept of it.
 From node to node the bytes go through this machine, without a file here.
-Standard input is one file that ends where the input ends, whatever ended it: `dump | ssmcp - NODE:backup/dump`.
+Standard input is one file that ends where the input ends, whatever ended it: `dump | ssmcp -
+NODE:backup/dump`.
 Standard output gets the bytes of one file in order, and those of a copy that fails later too.
 -3, -s and -T of scp are accepted and change nothing.
 
 Exit status:
-  0 if everything was copied; 1 if something was not; 255 if the copy could not begin or be carried on,
-  as without a connection; 128+n if signal n ended it; 141 if the reader of standard output went away
+  0 if everything was copied; 1 if something was not; 255 if the copy could not begin or be
+  carried on, as without a connection; 128+n if signal n ended it; 141 if the reader of standard
+  output went away
 
 Environment:
-  SSMSSH_USER, SSMSSH_IDENTITY, SSMSSH_KNOWN_HOSTS, XDG_STATE_HOME and those of the AWS tools, as for ssmssh";
+  SSMSSH_USER, SSMSSH_IDENTITY, SSMSSH_KNOWN_HOSTS, XDG_STATE_HOME and those of the AWS tools, as
+  for ssmssh";
 
 fn parse_streams(text: &str) -> Result<Streams, String> {
     if text == "auto" {
@@ -144,5 +151,6 @@ mod tests {
     #[test]
     fn the_declaration_is_consistent() {
         SsmcpArgs::command().debug_assert();
+        assert!(NOTES.lines().all(|line| line.chars().count() <= 100), "else clap breaks what is broken already");
     }
 }

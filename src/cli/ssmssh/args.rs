@@ -57,7 +57,8 @@ Exit status:
 Environment:
   SSMSSH_USER         user, if neither `user@` nor -l names one; else ec2-user
   SSMSSH_IDENTITY     private key file, if no -i names one; else ~/.ssh/id_ed25519, id_ecdsa, id_rsa
-  SSH_AUTH_SOCK       socket of an agent whose keys are tried too (-o IdentityAgent, -o IdentitiesOnly)
+  SSH_AUTH_SOCK       socket of an agent whose keys are tried too
+                      (-o IdentityAgent, -o IdentitiesOnly)
   SSMSSH_KNOWN_HOSTS  file of known host keys; else ~/.local/state/ssmssh/known_hosts
   AWS_PROFILE, AWS_REGION and the other variables of the AWS tools
 
@@ -85,6 +86,10 @@ mod tests {
     #[test]
     fn the_declaration_is_consistent() {
         SsmsshArgs::command().debug_assert();
+        assert!(
+            SSMSSH_NOTES.lines().all(|line| line.chars().count() <= 100),
+            "else clap breaks what is broken already"
+        );
     }
 
     #[test]
