@@ -44,17 +44,11 @@
 //! A machine without an SFTP server is a [`scp::ScpEndpoint`]. It cannot be asked anything, so its copies run past the
 //! plan: what there is shows as it arrives.
 
-mod compression;
 mod endpoint;
 mod error;
 mod existing;
-mod file;
-mod growth;
-mod handles;
 mod journal;
-mod lanes;
 mod local;
-mod opening;
 mod path;
 mod pattern;
 mod pipe;
@@ -62,44 +56,17 @@ mod plan;
 mod progress;
 mod ranges;
 mod rate;
-mod refusal;
 mod remote;
 mod remote_digest;
-mod remote_file;
-mod resume;
 mod run;
 pub mod scp;
 mod sources;
-mod sparse;
 mod target;
 mod temporary;
 mod transfer;
-mod verify;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_bounds;
-#[cfg(test)]
-mod tests_forced;
-#[cfg(test)]
-mod tests_hostile;
-#[cfg(test)]
-mod tests_lost;
-#[cfg(test)]
-mod tests_pipes;
-#[cfg(test)]
-mod tests_private;
-#[cfg(test)]
-mod tests_refusals;
-#[cfg(test)]
-mod tests_stopped;
-#[cfg(test)]
-mod tests_striped;
-#[cfg(test)]
-mod tests_trees;
-#[cfg(test)]
-mod tests_waits;
 
 use std::future::{Future, pending};
 use std::num::NonZeroU64;
@@ -108,18 +75,16 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use compression::{Compression, StreamKind};
 pub use endpoint::{Answer, Change, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
 pub use error::{CopyError, Failure, Side};
 pub use existing::Skip;
-pub use growth::Streams;
 pub use local::LocalEndpoint;
 pub use path::BytePath;
 pub use pattern::Exclude;
 use pipe::Pipe;
 pub use progress::{Event, Progress, Totals};
 pub use ranges::Ranges;
-pub use remote::{OpenStream, RemoteEndpoint};
+pub use remote::{Compression, OpenStream, RemoteEndpoint, StreamKind, Streams};
 pub use transfer::{Piece, Transfer, Window};
 
 /// How a copy is made.

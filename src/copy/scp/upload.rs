@@ -19,7 +19,7 @@ use crate::copy::path::is_unsafe_name;
 use crate::copy::pattern::is_pattern;
 use crate::copy::plan::{MAX_DEPTH, Place};
 use crate::copy::progress::FileMeter;
-use crate::copy::resume::Begun;
+use crate::copy::run::Begun;
 use crate::copy::run::{Run, leads_back};
 use crate::copy::{BytePath, CopyError, CopyOptions, Endpoint, Event, Failure, Location, Side, Skip, Summary, sources};
 

@@ -1,4 +1,16 @@
 use std::fs::Permissions;
+mod bounds;
+mod forced;
+mod hostile;
+mod lost;
+mod pipes;
+mod private;
+mod refusals;
+mod stopped;
+mod striped;
+mod trees;
+mod waits;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

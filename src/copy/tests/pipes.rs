@@ -3,7 +3,7 @@ use std::io::Cursor;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
-use super::*;
+use crate::copy::*;
 use crate::ssh::sftp::scripted::serve;
 use crate::ssh::sftp::{Attributes, Sftp};
 

@@ -8,9 +8,9 @@ use futures_util::stream::{self, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use super::endpoint::SourceFile;
 use super::file::FileCopy;
-use super::{BytePath, CopyError, Endpoint, Failure, Piece};
+use crate::copy::endpoint::SourceFile;
+use crate::copy::{BytePath, CopyError, Endpoint, Failure, Piece};
 
 /// Bytes asked for ahead when a file is read back, for each stream.
 const AHEAD: u64 = 4 * 1024 * 1024;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::*;
+use crate::copy::*;
 use crate::ssh::sftp::scripted::{Received, serve};
 use crate::ssh::sftp::{Attributes, Sftp};
 

@@ -1,36 +1,44 @@
 //! The other side of an SFTP session.
 
+mod attributes;
+mod compression;
+mod file;
+mod growth;
+mod handles;
+mod lanes;
+mod opening;
+mod refusal;
+
+pub use compression::{Compression, StreamKind};
+pub use growth::Streams;
+pub use opening::OpenStream;
+
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
 use tokio::sync::Mutex;
 
-use super::compression::{Compression, StreamKind};
 use super::endpoint::{Answer, Change, Endpoint, Entry, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
 use super::existing::{check_directory, check_replaceable};
-use super::lanes::Lanes;
-use super::opening::Opening;
-use super::refusal::{explain_new, meaning};
 use super::remote_digest::Hasher;
-use super::remote_file::{RemoteSource, RemoteTarget, rename};
 use super::temporary::temporary_name;
-use super::{BytePath, CopyError, Side, Streams, Totals};
+use super::{BytePath, CopyError, Side, Totals};
 use crate::ssh::sftp::{Attributes, Sftp, SftpError};
 use crate::ssh::{Output, SshError};
+use attributes::{attributes_of, metadata_of};
+use file::{RemoteSource, RemoteTarget, rename};
+use lanes::Lanes;
+use opening::Opening;
+use refusal::{explain_new, meaning};
 
-pub(super) const PERMISSION_BITS: u32 = 0o7777;
 /// Bytes of names that a directory may have: as many names as it may have, each of 64 bytes.
 const MAX_LISTING: usize = 64 * MAX_ENTRIES;
 /// Most listing requests sent ahead. A server gives about 100 names per reply.
 const LISTINGS_AHEAD: usize = 16;
-
-/// Opens another stream to the same machine, as the same user, of the kind that is asked for.
-pub type OpenStream =
-    dyn Fn(StreamKind) -> BoxFuture<'static, Result<Sftp, Box<dyn Error + Send + Sync>>> + Send + Sync;
 
 /// A machine's files through its SFTP server. Relative paths start from the login directory.
 ///
@@ -337,25 +345,4 @@ impl Endpoint for RemoteEndpoint {
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()> {
         async move { Ok(ask!(self, setstat(path.as_bytes(), &attributes_of(change)))?) }.boxed()
     }
-}
-
-pub(super) fn metadata_of(attributes: &Attributes) -> Metadata {
-    let time = |seconds: u32| UNIX_EPOCH + Duration::from_secs(seconds.into());
-    Metadata {
-        kind: attributes.kind(),
-        size: attributes.size,
-        mode: attributes.permissions.map(|mode| mode & PERMISSION_BITS),
-        times: attributes.times.map(|(accessed, modified)| (time(accessed), time(modified))),
-    }
-}
-
-pub(super) fn attributes_of(change: Change) -> Attributes {
-    let times = change.times.map(|(accessed, modified)| (seconds(accessed), seconds(modified)));
-    Attributes { permissions: change.mode, times, ..Attributes::default() }
-}
-
-/// Seconds since 1970 as the protocol has them, which end in 2106.
-fn seconds(time: SystemTime) -> u32 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    u32::try_from(since).unwrap_or(u32::MAX)
 }

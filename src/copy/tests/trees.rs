@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use super::*;
+use crate::copy::*;
 
 /// Two folders, in one of which lies what is copied.
 struct World {

@@ -11,9 +11,12 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use super::compression::{Choice, Compression, StreamKind};
 use super::growth::Growth;
 use super::lanes::Lanes;
-use super::remote::OpenStream;
-use super::{Streams, Totals};
+use crate::copy::{Streams, Totals};
 use crate::ssh::sftp::Sftp;
+
+/// Opens another stream to the same machine, as the same user, of the kind that is asked for.
+pub type OpenStream =
+    dyn Fn(StreamKind) -> BoxFuture<'static, Result<Sftp, Box<dyn Error + Send + Sync>>> + Send + Sync;
 
 /// Streams that are opened at the same time, until one is refused: OpenSSH's server begins to refuse the eleventh that is
 /// not logged in yet, unless it is told otherwise (`MaxStartups`).

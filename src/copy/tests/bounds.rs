@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 
-use super::*;
+use crate::copy::*;
 
 const MIB: u64 = 1 << 20;
 const PIECE: u32 = 64 * 1024;

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::OnceCell;
 
-use super::endpoint::{Answer, Change, FileKind, Metadata, SourceFile, TargetFile};
+use super::attributes::{PERMISSION_BITS, attributes_of, metadata_of};
 use super::handles::{Handles, SPREAD_FROM, opened};
 use super::lanes::{Lanes, Slot};
 use super::refusal::{explain, explain_write};
-use super::remote::{PERMISSION_BITS, attributes_of, metadata_of};
-use super::temporary::temporary_name;
-use super::{BytePath, CopyError};
+use crate::copy::endpoint::{Answer, Change, FileKind, Metadata, SourceFile, TargetFile};
+use crate::copy::temporary::temporary_name;
+use crate::copy::{BytePath, CopyError};
 use crate::ssh::sftp::{Attributes, Extension, Handle, Limits, OpenFlags, Queued, Sftp, SftpError};
 
 /// The longest read asked for: two of the 32 KiB that fit in an SSH packet, so that a request's own cost halves, while a

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::BufMut as _;
 use tokio::io::DuplexStream;
 
-use super::*;
+use crate::copy::*;
 use crate::ssh::sftp::scripted::{Received, serve};
 use crate::ssh::sftp::{Attributes, Sftp};
 

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use super::endpoint::Metadata;
+use super::attributes::metadata_of;
 use super::lanes::{Lane, Lanes, Slot};
-use super::remote::metadata_of;
-use super::{BytePath, CopyError};
+use crate::copy::endpoint::Metadata;
+use crate::copy::{BytePath, CopyError};
 use crate::ssh::sftp::{Attributes, Handle, OpenFlags, Sftp, SftpError};
 
 /// Bytes at the start of a file that stay on its first stream.

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::try_join;
 
-use super::endpoint::{FileKind, Metadata, SourceFile, TargetFile};
 use super::file::FileCopy;
-use super::journal::{Draft, FileId, Stamp, WORTH_KEEPING};
-use super::temporary::{is_temporary, temporary_name};
 use super::verify::read_exactly;
-use super::{BytePath, CopyError, Failure, Piece, Ranges};
+use crate::copy::endpoint::{FileKind, Metadata, SourceFile, TargetFile};
+use crate::copy::journal::{Draft, FileId, Stamp, WORTH_KEEPING};
+use crate::copy::temporary::{is_temporary, temporary_name};
+use crate::copy::{BytePath, CopyError, Failure, Piece, Ranges};
 
 /// What is written is noted after so many bytes, or after so long.
 const BATCH: u64 = 1024 * 1024;
@@ -21,7 +21,7 @@ const SAMPLE: u64 = 64 * 1024;
 const DOUBTFUL: u64 = 32 * 1024 * 1024;
 
 /// A file's copy under its temporary name.
-pub(super) struct Begun {
+pub(in crate::copy) struct Begun {
     pub(super) temporary: BytePath,
     /// Its place in the journal.
     file: Option<FileId>,
@@ -36,7 +36,7 @@ pub(super) struct Begun {
 
 impl Begun {
     /// A copy that has no temporary name, and that no journal knows.
-    pub(super) fn in_place() -> Self {
+    pub(in crate::copy) fn in_place() -> Self {
         let (temporary, since) = (BytePath::default(), SystemTime::UNIX_EPOCH);
         Self { temporary, file: None, is_resumable: false, writer: None, written: Ranges::default(), since }
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::lanes::Lanes;
-use super::{BytePath, CopyError};
+use crate::copy::{BytePath, CopyError};
 use crate::ssh::sftp::{Extension, FileKind, SftpError};
 
 /// With less than this left, a disk is full: no piece of a file fits.

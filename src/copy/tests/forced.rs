@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use tokio::io::DuplexStream;
 use tokio::sync::Notify;
 
-use super::tests_striped::content;
-use super::*;
+use super::striped::content;
+use crate::copy::*;
 use crate::ssh::sftp::scripted::serve_some;
 use crate::ssh::sftp::{Attributes, Sftp};
 

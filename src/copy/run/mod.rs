@@ -1,5 +1,11 @@
 //! Carries out a plan: many steps at once, within bounds.
 
+mod file;
+mod resume;
+mod verify;
+
+pub(super) use resume::Begun;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -9,7 +15,6 @@ use tokio::sync::Semaphore;
 
 use super::endpoint::{Change, FileKind, Metadata};
 use super::existing::check_directory;
-use super::file::{FILE_WINDOW, FileCopy};
 use super::journal::{self, Journal};
 use super::plan::{Found, Look, Outcome, Place, Plan, Step, StepId};
 use super::progress::{Event, FileMeter, Meter};
@@ -20,6 +25,7 @@ use super::{
     BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Skip, Streams, Summary, Totals, scp,
     target,
 };
+use file::{FILE_WINDOW, FileCopy};
 
 /// Steps under way at once. A small file takes two or three round trips, each of them a wait in which others can move.
 /// Servers allow some hundred open files at least.

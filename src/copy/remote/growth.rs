@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::Totals;
+use crate::copy::Totals;
 
 /// How many streams a copy may use. The default is [`Streams::auto`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

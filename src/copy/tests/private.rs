@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Mutex;
 
-use super::*;
+use crate::copy::*;
 use crate::ssh::sftp::scripted::serve;
 use crate::ssh::sftp::{Attributes, Sftp};
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use crate::ssh::sftp::scripted::{Received, Rounds, serve_in_rounds};
 use crate::ssh::sftp::{Attributes, Sftp};
 
-use super::*;
+use crate::copy::*;
 
 const MIB: usize = 1 << 20;
 const FILES: usize = 300;

@@ -5,7 +5,7 @@ use bytes::BufMut as _;
 use proptest::prelude::*;
 use tokio::io::DuplexStream;
 
-use super::*;
+use crate::copy::*;
 use crate::ssh::sftp::scripted::{Received, serve_some};
 use crate::ssh::sftp::{Attributes, Sftp};
 

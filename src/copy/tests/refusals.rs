@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::tests_hostile::{messages, space, taking, up};
-use super::*;
+use super::hostile::{messages, space, taking, up};
+use crate::copy::*;
 use crate::ssh::sftp::scripted::Received;
 
 const STATVFS: &str = "statvfs@openssh.com=2";

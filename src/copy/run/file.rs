@@ -8,14 +8,14 @@ use futures_util::future::{BoxFuture, join};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::endpoint::{Change, FileKind, Metadata, SourceFile, TargetFile};
-use super::journal::Journal;
-use super::plan::Place;
-use super::progress::FileMeter;
-use super::rate::Limit;
 use super::resume::Begun;
-use super::temporary::Unfinished;
-use super::{BytePath, CopyError, Endpoint, Failure, Piece, Ranges, Transfer, Window};
+use crate::copy::endpoint::{Change, FileKind, Metadata, SourceFile, TargetFile};
+use crate::copy::journal::Journal;
+use crate::copy::plan::Place;
+use crate::copy::progress::FileMeter;
+use crate::copy::rate::Limit;
+use crate::copy::temporary::Unfinished;
+use crate::copy::{BytePath, CopyError, Endpoint, Failure, Piece, Ranges, Transfer, Window};
 
 /// Bytes that one file may have in flight for each stream: a path of 20 MB/s and 200 ms is full.
 pub(super) const FILE_WINDOW: u64 = 4 * 1024 * 1024;
@@ -29,7 +29,7 @@ const MODE_BITS: u32 = 0o777;
 const OTHERS: u32 = 0o066;
 
 /// What a file's copy needs to know.
-pub(super) struct FileCopy<'a> {
+pub(in crate::copy) struct FileCopy<'a> {
     pub(super) source: &'a dyn Endpoint,
     pub(super) target: &'a dyn Endpoint,
     pub(super) place: &'a Place,
@@ -146,7 +146,11 @@ impl FileCopy<'_> {
 
     /// What was read while somebody wrote to it is neither the file before nor the file after. Returns whether somebody may
     /// have written to it and put its times back.
-    pub(super) async fn check_unchanged(&self, reader: &dyn SourceFile, opened: &Metadata) -> Result<bool, Failure> {
+    pub(in crate::copy) async fn check_unchanged(
+        &self,
+        reader: &dyn SourceFile,
+        opened: &Metadata,
+    ) -> Result<bool, Failure> {
         // Files that the system makes up as they are read are as new as their reading.
         if opened.size.is_none_or(|size| size == 0) {
             return Ok(false);
@@ -194,7 +198,7 @@ impl FileCopy<'_> {
     }
 
     /// Moves the bytes. Returns how many.
-    pub(super) async fn pump(
+    pub(in crate::copy) async fn pump(
         &self,
         reader: &dyn SourceFile,
         writer: &dyn TargetFile,
@@ -263,7 +267,7 @@ impl FileCopy<'_> {
         .boxed()
     }
 
-    pub(super) fn at_source(&self, error: CopyError) -> Failure {
+    pub(in crate::copy) fn at_source(&self, error: CopyError) -> Failure {
         Failure::new(self.source.side(), &self.place.source, error)
     }
 

@@ -1,5 +1,7 @@
 //! This machine's file system.
 
+mod sparse;
+
 use std::fs::{self, DirEntry, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read as _};
 use std::ops::Range;
@@ -19,9 +21,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Metadata, SourceFile, TargetFile};
 use super::existing::{check_directory, check_replaceable};
-use super::sparse::{LEAST_HOLE, holes, write_sparsely};
 use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side};
+use sparse::{LEAST_HOLE, holes, write_sparsely};
 
 /// A file is read and written in pieces of this size when only this side counts.
 const PIECE: u32 = 256 * 1024;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use flate2::write::DeflateEncoder;
 
-use super::Totals;
+use crate::copy::Totals;
 
 /// Whether the streams of a node compress what they carry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 
-use super::tests_striped::{Disk, content, server};
-use super::*;
+use super::striped::{Disk, content, server};
+use crate::copy::*;
 use crate::ssh::sftp::Sftp;
 
 /// A machine whose streams live for so many requests, one after the other; then it is out of reach. Counts what was opened.
