@@ -9,6 +9,7 @@ use std::{collections::VecDeque, future::pending, sync::Arc, time::Instant};
 use bytes::Bytes;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig, client::Msg};
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument as _;
 
 use super::{
     Lost, Shared,
@@ -67,7 +68,7 @@ pub(super) fn start(channel: Channel<Msg>, requests: VecDeque<String>, opened: I
     let (outcome_in, outcome) = watch::channel(None);
     let (read, write) = channel.split();
     let incoming = Incoming { requests, opened, stdout: stdout_in, stderr: stderr_in, outcome: outcome_in };
-    tokio::spawn(run(read, write, stdin_out, control_out, incoming, shared));
+    tokio::spawn(run(read, write, stdin_out, control_out, incoming, shared).in_current_span());
     Ends { stdin, stdout, stderr, control, outcome }
 }
 

@@ -47,7 +47,8 @@ async fn v_tells_why_streams_were_added_and_compressed() {
     assert_eq!(code, Some(0), "{said}");
     assert!(has_line(&said, "ssmcp: compression (a sample of it packs to ", " %)"), "{said}");
     assert!(has_line(&said, "ssmcp: streams in use: ", " with compression"), "{said}");
-    assert!(said.contains(" more streams: at ") || said.contains("ssmcp: no more streams than 1: "), "{said}");
+    assert!(!said.contains("ssmcp: channel "), "a channel is a stream's: {said}");
+    assert!(said.contains(" streams in place of 1: at ") || said.contains("ssmcp: no more streams than 1: "), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

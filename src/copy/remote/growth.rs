@@ -16,7 +16,8 @@ impl Streams {
     /// Most streams of one side.
     pub const MOST: usize = 16;
 
-    /// One at first; more, up to 8, while the rest of the copy takes more than 2 s and each step makes it faster.
+    /// One at first; more, up to 8, while the rest of the copy takes longer than opening them is worth (2 s, or down to
+    /// 0.5 s where a stream opens quickly) and each step makes it faster.
     pub fn auto() -> Self {
         Self { most: 8, is_auto: true }
     }
@@ -36,8 +37,12 @@ impl Default for Streams {
 /// Work that is worth a stream: fewer bytes and files than this are done before the stream is open.
 const BYTES_WORTH_A_STREAM: u64 = 256 * 1024;
 const FILES_WORTH_A_STREAM: u64 = 16;
-/// What opening a stream is taken to cost: a copy that is over sooner is left alone.
+/// What opening a stream is taken to cost, in seconds, until one has been opened: a copy that is over sooner is left alone.
 const WORTHWHILE: f64 = 2.0;
+/// It costs that at least, and no more than `WORTHWHILE`.
+const LEAST_WORTHWHILE: f64 = 0.5;
+/// A new stream earns its opening, and its window's growth after that, in so many times as long as the opening took.
+const EARNED_IN: f64 = 3.0;
 /// How long a number of streams is watched before it is judged.
 const MEASURE: Duration = Duration::from_millis(400);
 /// In one step the streams become so many times as many.
@@ -62,6 +67,8 @@ pub(super) struct Growth {
     best: Option<u64>,
     /// What was told last about why there are not more.
     told: Option<Enough>,
+    /// What opening a stream is taken to cost, in seconds.
+    cost: f64,
 }
 
 /// Why there are no more streams.
@@ -114,6 +121,7 @@ impl Growth {
             not_before: None,
             best: None,
             told: None,
+            cost: WORTHWHILE,
         }
     }
 
@@ -157,6 +165,11 @@ impl Growth {
         } else {
             (self.best, self.refusals, self.not_before) = (Some(copied), 0, None);
         }
+    }
+
+    /// A stream was opened, which took so long.
+    pub(super) fn handle_opened(&mut self, took: Duration) {
+        self.cost = (EARNED_IN * took.as_secs_f64()).clamp(LEAST_WORTHWHILE, WORTHWHILE);
     }
 
     /// A stream could not be opened: not now, and perhaps not at all. Those that were on their way with it fail for the
@@ -206,19 +219,19 @@ impl Growth {
         if speed.bytes + speed.files <= 0.0 {
             return open;
         }
-        if seconds <= WORTHWHILE {
+        if seconds <= self.cost {
             self.tell(Enough::SoonOver, open);
             return open;
         }
         self.before = Some((open, speed));
         // As many as bring the rest down to what opening a stream costs.
-        let useful = (1..=self.streams.most).find(|streams| seconds * ratio(open, *streams) <= WORTHWHILE);
+        let useful = (1..=self.streams.most).find(|streams| seconds * ratio(open, *streams) <= self.cost);
         let wanted = useful.unwrap_or(self.streams.most).clamp(open, open * STEP);
         if wanted > open {
-            let (more, megabytes) = (wanted - open, speed.bytes / 1e6);
+            let megabytes = speed.bytes / 1e6;
             tracing::info!(
                 target: "ssmssh::detail",
-                "{more} more streams: at {megabytes:.1} MB/s what is left takes {seconds:.0} s"
+                "{wanted} streams in place of {open}: at {megabytes:.1} MB/s what is left takes {seconds:.1} s"
             );
         }
         wanted
@@ -322,6 +335,15 @@ mod tests {
     #[test]
     fn a_copy_that_is_soon_over_is_left_alone() {
         assert_eq!(World::new(Streams::auto(), MIB).pass(3000, paced), 1);
+    }
+
+    #[test]
+    fn where_streams_open_quickly_shorter_copies_get_them_too() {
+        for (milliseconds, streams) in [(100, 4), (300, 2), (600, 1), (5000, 1)] {
+            let mut world = World::new(Streams::auto(), 14 * MIB / 10);
+            world.growth.handle_opened(Duration::from_millis(milliseconds));
+            assert_eq!(world.pass(3000, paced), streams, "{milliseconds} ms");
+        }
     }
 
     #[test]

@@ -26,13 +26,19 @@ const LOOK: Duration = Duration::from_millis(50);
 
 type Outcome = Result<Sftp, Box<dyn Error + Send + Sync>>;
 
+/// What was asked for, and when.
+struct Opened {
+    kind: StreamKind,
+    asked: Instant,
+}
+
 /// The streams on their way. Dropping it gives them up.
 pub(super) struct Opening<'a> {
     lanes: &'a Lanes,
     open: &'a OpenStream,
     growth: Growth,
     choice: Choice,
-    under_way: FuturesUnordered<BoxFuture<'static, (StreamKind, Outcome)>>,
+    under_way: FuturesUnordered<BoxFuture<'static, (Opened, Outcome)>>,
     /// How many of those compress.
     compressed: usize,
     /// How many there may be.
@@ -54,7 +60,7 @@ impl<'a> Opening<'a> {
         loop {
             tokio::select! {
                 _ = look.tick() => {}
-                Some((kind, outcome)) = self.under_way.next() => self.handle_outcome(kind, outcome, totals()),
+                Some((opened, outcome)) = self.under_way.next() => self.handle_outcome(&opened, outcome, totals()),
             }
             let (now, totals) = (now(), totals());
             self.look_for_losses(now, totals);
@@ -73,12 +79,13 @@ impl<'a> Opening<'a> {
         self.lanes.set_growing(!has_given_up);
     }
 
-    fn handle_outcome(&mut self, kind: StreamKind, outcome: Outcome, totals: Totals) {
+    fn handle_outcome(&mut self, &Opened { kind, asked }: &Opened, outcome: Outcome, totals: Totals) {
         let now = now();
         let is_compressed = kind == StreamKind::Compressed;
         self.compressed -= usize::from(is_compressed);
         match outcome {
             Ok(sftp) => {
+                self.growth.handle_opened(now - asked);
                 self.lanes.add(sftp, kind);
                 if is_compressed && self.choice.is_replacing(now, totals) {
                     self.lanes.retire_plain();
@@ -107,7 +114,8 @@ impl<'a> Opening<'a> {
         let missing = wanted.saturating_sub(open + adding) + (replaceable - replacing);
         for _ in 0..missing.min(self.at_once.saturating_sub(self.under_way.len())) {
             self.compressed += usize::from(kind == StreamKind::Compressed);
-            self.under_way.push((self.open)(kind).map(move |outcome| (kind, outcome)).boxed());
+            let opened = Opened { kind, asked: now };
+            self.under_way.push((self.open)(kind).map(move |outcome| (opened, outcome)).boxed());
         }
     }
 }
