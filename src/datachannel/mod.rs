@@ -272,10 +272,10 @@ impl DataChannel {
         self.outbox.unproven()
     }
 
-    /// Whether a payload of at most 1 KiB that was sent behind [`DataChannel::unproven_payload`] has been acknowledged: then
-    /// it is no silence of the node that holds the large one up.
-    pub fn is_unproven_overtaken(&self) -> bool {
-        self.outbox.is_unproven_overtaken()
+    /// Since when a payload of at most 1 KiB that was sent behind [`DataChannel::unproven_payload`] has been acknowledged: from
+    /// then on it is no silence of the node that holds the large one up.
+    pub fn unproven_overtaken_since(&self) -> Option<Instant> {
+        self.outbox.unproven_overtaken_since()
     }
 
     /// Sends a small message behind [`DataChannel::unproven_payload`], once for each: its acknowledgement tells a node that is

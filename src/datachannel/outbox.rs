@@ -105,8 +105,8 @@ struct Large {
     at: Instant,
     /// A small message was sent behind it for the sake of its acknowledgement.
     is_asked_about: bool,
-    /// A payload that is always taken was sent behind it and has been acknowledged.
-    is_overtaken: bool,
+    /// When a payload that is always taken, and was sent behind it, was acknowledged first.
+    overtaken: Option<Instant>,
 }
 
 /// How long nothing has been acknowledged.
@@ -153,9 +153,9 @@ impl Outbox {
         self.unproven_large().map(|large| (large.payload, large.at))
     }
 
-    /// Whether something small has got past it.
-    pub(super) fn is_unproven_overtaken(&self) -> bool {
-        self.unproven_large().is_some_and(|large| large.is_overtaken)
+    /// Since when something small is known to have got past it.
+    pub(super) fn unproven_overtaken_since(&self) -> Option<Instant> {
+        self.unproven_large()?.overtaken
     }
 
     fn unproven_large(&self) -> Option<&Large> {
@@ -203,7 +203,7 @@ impl Outbox {
             self.first_data.get_or_insert(now);
         }
         if payload > self.likely_taken() && self.unproven_large().is_none() {
-            self.large = Some(Large { sequence, payload, at: now, is_asked_about: false, is_overtaken: false });
+            self.large = Some(Large { sequence, payload, at: now, is_asked_about: false, overtaken: None });
         }
         let sent = Sent { frame, payload, is_data, transmissions: 0, transmission: 0, at: now, place: Place::Lost };
         self.messages.push_back(Some(sent));
@@ -233,8 +233,11 @@ impl Outbox {
     pub(super) fn acknowledge(&mut self, sequence: i64, now: Instant) -> Option<Acknowledged> {
         let sequence = u64::try_from(sequence).ok()?;
         let sent = self.take(sequence)?;
-        if let Some(large) = &mut self.large {
-            large.is_overtaken |= sequence > large.sequence && sent.payload <= ALWAYS_TAKEN;
+        if let Some(large) = &mut self.large
+            && sequence > large.sequence
+            && sent.payload <= ALWAYS_TAKEN
+        {
+            large.overtaken.get_or_insert(now);
         }
         self.data_acknowledged |= sent.is_data;
         self.largest_acknowledged = self.largest_acknowledged.max(sent.payload);

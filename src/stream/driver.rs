@@ -335,12 +335,12 @@ impl<'a> Driver<'a> {
         }
         let answer = self.expect_answer(state, now)?;
         let Some((size, sent)) = state.channel.unproven_payload() else { return Ok(earlier(port, answer)) };
-        let deadline = if state.channel.is_unproven_overtaken() {
-            LargePayloads::deadline(sent, self.attentive_since)
-        } else {
-            LargePayloads::question(sent, self.attentive_since)
+        let overtaken = state.channel.unproven_overtaken_since();
+        let deadline = match overtaken {
+            Some(since) => LargePayloads::deadline(since, self.attentive_since),
+            None => LargePayloads::question(sent, self.attentive_since),
         };
-        if deadline <= now && state.channel.is_unproven_overtaken() {
+        if deadline <= now && overtaken.is_some() {
             return Err(Stop::Failed(StreamError::PayloadRefused { size, cut: None }));
         }
         Ok(earlier(Some(deadline).filter(|deadline| *deadline > now), earlier(port, answer)))

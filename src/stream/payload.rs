@@ -14,8 +14,8 @@ use super::socket::is_size_refused;
 /// Cuts in a row, each while a large payload was on its way, after which it is to blame. One may be chance.
 const CUTS: u32 = 3;
 
-/// How long a large payload may stay unacknowledged on a connection that is read, with smaller ones acknowledged behind
-/// it. It is sent again every second.
+/// How long a large payload may stay unacknowledged on a connection that is read, once a smaller one behind it has been
+/// acknowledged. It is sent again every second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// After so long something small is sent behind it, in case nothing else is.
@@ -28,9 +28,10 @@ pub(super) struct LargePayloads {
 }
 
 impl LargePayloads {
-    /// Until when a payload sent then must have been acknowledged, if that would have been seen since `attentive_since`.
-    pub(super) fn deadline(sent: Instant, attentive_since: Instant) -> Instant {
-        sent.max(attentive_since) + PATIENCE
+    /// Until when a payload that was overtaken then must have been acknowledged, if that would have been seen since
+    /// `attentive_since`.
+    pub(super) fn deadline(overtaken: Instant, attentive_since: Instant) -> Instant {
+        overtaken.max(attentive_since) + PATIENCE
     }
 
     /// When to ask whether it is the node that is silent.

@@ -60,7 +60,7 @@ async fn swallow_large_ones(mut node: Node) {
 
 #[tokio::test(start_paused = true)]
 async fn a_large_payload_that_is_never_acknowledged_is_to_blame_where_small_ones_get_through() {
-    for is_something_written in [true, false] {
+    for (is_something_written, seconds) in [(true, 10), (false, 15)] {
         let mut world = World::new();
         let (mut stream, mut node) = world.stream(brisk()).await;
         stream.write_all(b"k").await.unwrap();
@@ -73,7 +73,7 @@ async fn a_large_payload_that_is_never_acknowledged_is_to_blame_where_small_ones
         }
         let (refused, ()) = tokio::join!(refusal(&mut stream), swallow_large_ones(node));
         assert!(refused.source().is_none());
-        assert_eq!(before.elapsed().as_secs(), 10);
+        assert_eq!(before.elapsed().as_secs(), seconds);
     }
 }
 
@@ -171,4 +171,24 @@ async fn acknowledgements_that_wait_behind_a_full_inbox_are_not_missed() {
     stream.write_all(b"k").await.unwrap();
     assert_eq!(node.read(1).await, b"k");
     assert_eq!(world.service.calls(), ["start", "sign"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_away_and_takes_small_payloads_first_is_given_time_for_the_large_one() {
+    for away in (11_000..21_000).step_by(250).map(Duration::from_millis) {
+        let mut world = World::new();
+        let (mut stream, mut node) = world.stream(brisk()).await;
+        stream.write_all(b"k").await.unwrap();
+        node.read(1).await;
+        for size in [100, 100, 100, 5000, 100, 100, 100] {
+            stream.write_all(&pattern(size)).await.unwrap();
+            node.idle(Duration::from_millis(20)).await;
+        }
+        node.idle(away).await;
+        tokio::select! {
+            read = stream.read_u8() => panic!("{away:?}: {read:?}"),
+            () = async { while node.next().await.is_some() {} } => panic!("{away:?}: the connection was given up"),
+            () = tokio::time::sleep(Duration::from_mins(1)) => {}
+        }
+    }
 }
