@@ -28,8 +28,8 @@ use sparse::{LEAST_HOLE, holes, write_sparsely};
 /// A file is read and written in pieces of this size when only this side counts.
 const PIECE: u32 = 256 * 1024;
 const PERMISSION_BITS: u32 = 0o7777;
-/// Bits that only others than the owner have, and the owner's right to execute.
-const WIDER_THAN_PRIVATE: u32 = 0o7177;
+/// The permissions of a file under its temporary name: a later run opens it again, whatever its source allows.
+const OWNERS: u32 = 0o600;
 
 /// This machine's files. Relative paths start from the process's working directory.
 #[derive(Debug, Clone, Copy, Default)]
@@ -288,14 +288,14 @@ impl Drop for JustCreated {
 }
 
 fn create(path: PathBuf, mode: u32) -> io::Result<JustCreated> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode | OWNERS).open(&path)?;
     let mut created = JustCreated { file: None, path };
-    let (file, _) = created.file.insert((file, mode));
-    let granted = file.metadata()?.mode() & PERMISSION_BITS;
-    if granted & WIDER_THAN_PRIVATE != 0 {
-        file.set_permissions(Permissions::from_mode(0o600))?;
+    let (file, granted) = created.file.insert((file, mode));
+    let held = file.metadata()?.mode() & PERMISSION_BITS;
+    if held != OWNERS {
+        file.set_permissions(Permissions::from_mode(OWNERS))?;
     }
-    created.file = created.file.take().map(|(file, _)| (file, granted));
+    *granted = held & (mode | !OWNERS);
     Ok(created)
 }
 

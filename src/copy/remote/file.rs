@@ -25,6 +25,9 @@ const PIECE: u32 = 64 * 1024;
 /// The longest write, which is OpenSSH's limit. Each is answered, each answer is a message of the node, and each message costs
 /// an acknowledgement out of the frames that may be sent in a second: with 64 KiB that would be a fifth of them.
 const WRITE_PIECE: u32 = 255 * 1024;
+/// The permissions of a file under its temporary name.
+const OWNERS: u32 = 0o600;
+
 /// A file open for reading.
 pub(super) struct RemoteSource {
     handles: Handles,
@@ -142,18 +145,19 @@ struct Narrowed {
 
 impl RemoteTarget {
     /// Creates a file. One round trip: that it is closed to others is asked for before any of its content is sent, and
-    /// the server carries out what concerns one handle in order.
+    /// the server carries out what concerns one handle in order. Its owner can open it again from the first moment on, by
+    /// other streams and in later runs, whatever `mode` says.
     pub(super) async fn create(lanes: &Arc<Lanes>, path: &BytePath, mode: u32) -> Result<Self, SftpError> {
         let lane = lanes.pick().await;
         let creating = async {
             let sftp = lane.sftp();
             let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
-            let handle = sftp.open(path.as_bytes(), flags, &Attributes::with_permissions(mode)).await?;
-            let narrowed = if mode & !0o600 == 0 {
+            let handle = sftp.open(path.as_bytes(), flags, &Attributes::with_permissions(mode | OWNERS)).await?;
+            let narrowed = if mode & !OWNERS == 0 {
                 None
             } else {
                 let before = sftp.queue_fstat(&handle).await?;
-                let done = sftp.queue_fsetstat(&handle, &Attributes::with_permissions(0o600)).await?;
+                let done = sftp.queue_fsetstat(&handle, &Attributes::with_permissions(OWNERS)).await?;
                 Some(Narrowed { before, done, granted: None })
             };
             Ok((handle, narrowed, sftp.limits().await))
@@ -281,7 +285,7 @@ impl RemoteTarget {
                 done.await?;
                 match granted {
                     Some(granted) => granted?,
-                    None => granted_by(&before.await?),
+                    None => granted_by(&before.await?, self.mode),
                 }
             }
         };
@@ -346,7 +350,7 @@ impl TargetFile for RemoteTarget {
         let mut narrowed = lock(&self.narrowed);
         let Some(Narrowed { before, granted, .. }) = narrowed.as_mut() else { return Some(self.mode) };
         if granted.is_none() {
-            *granted = before.now_or_never().map(|before| before.map(|before| granted_by(&before)));
+            *granted = before.now_or_never().map(|before| before.map(|before| granted_by(&before, self.mode)));
         }
         granted.as_ref().and_then(|granted| granted.as_ref().ok().copied())
     }
@@ -379,8 +383,9 @@ fn check_stored(taken: u64, told: &Result<Attributes, SftpError>) -> Result<(), 
     }
 }
 
-fn granted_by(attributes: &Attributes) -> u32 {
-    attributes.permissions.map_or(0o600, |granted| granted & PERMISSION_BITS)
+/// What the server leaves of `mode`, by the attributes of a file that was created with its owner's rights besides.
+fn granted_by(attributes: &Attributes, mode: u32) -> u32 {
+    attributes.permissions.map_or(OWNERS, |granted| granted & PERMISSION_BITS) & (mode | !OWNERS)
 }
 
 /// Gives a file a name that another may have.
