@@ -118,17 +118,19 @@ impl SshOptions {
     fn set(&mut self, given: &OsStr) -> Result<(), OptionError> {
         let lossy = || given.to_string_lossy().into_owned();
         let (typed, value) = split(given.as_bytes());
-        if let Some(idle) = Idle::find(typed) {
+        let idle = Idle::find(typed);
+        let known = KEYS.iter().find(|(key, _)| key.as_bytes().eq_ignore_ascii_case(typed));
+        if value.is_empty() && (idle.is_some() || known.is_some()) {
+            return Err(OptionError::NoValue { given: lossy() });
+        }
+        if let Some(idle) = idle {
             let checked = idle.check(OsStr::from_bytes(value));
             return checked.map_err(|reason| OptionError::NotOffered { given: lossy(), reason });
         }
-        let Some((key, setter)) = KEYS.iter().find(|(key, _)| key.as_bytes().eq_ignore_ascii_case(typed)) else {
+        let Some((key, setter)) = known else {
             let key = String::from_utf8_lossy(typed).into_owned();
             return Err(OptionError::Unknown { given: lossy(), key });
         };
-        if value.is_empty() {
-            return Err(OptionError::NoValue { given: lossy() });
-        }
         setter(self, OsStr::from_bytes(value)).map_err(|expected| OptionError::Value { given: lossy(), key, expected })
     }
 }
@@ -331,6 +333,15 @@ mod tests {
         insta::assert_snapshot!(message("ConnectTimeout=soon"), @"`-o ConnectTimeout=soon`: ConnectTimeout takes a time such as 30, 30s or 2m");
         insta::assert_snapshot!(message("SetEnv=lone"), @"`-o SetEnv=lone`: SetEnv takes NAME=VALUE");
         insta::assert_snapshot!(message("User"), @"`-o User` has no value: expected KEY=VALUE");
+    }
+
+    #[test]
+    fn a_key_that_changes_nothing_needs_a_value_too() {
+        for given in
+            ["ControlMaster", "ControlMaster=", "TCPKeepAlive = ", "CheckHostIP=\"\"", "ForwardAgent", "Ciphers="]
+        {
+            assert_eq!(message(given), format!("`-o {given}` has no value: expected KEY=VALUE"));
+        }
     }
 
     #[test]

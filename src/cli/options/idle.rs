@@ -40,6 +40,11 @@ fn yes(value: &str) -> bool {
     matches!(value, "yes" | "true")
 }
 
+/// With a key, in any of ssh's ways of being bound to the host or not.
+fn with_keys(value: &str) -> bool {
+    yes(value) || matches!(value, "host-bound" | "unbound")
+}
+
 fn no(value: &str) -> bool {
     matches!(value, "no" | "false")
 }
@@ -103,7 +108,7 @@ const IDLE: &[Idle] = &[
     Idle { key: "ProxyCommand", is_so: none, otherwise: STRAIGHT },
     Idle { key: "ProxyJump", is_so: none, otherwise: STRAIGHT },
     Idle { key: "PubkeyAcceptedAlgorithms", is_so: never, otherwise: STRONGEST },
-    Idle { key: "PubkeyAuthentication", is_so: yes, otherwise: KEYS_ONLY },
+    Idle { key: "PubkeyAuthentication", is_so: with_keys, otherwise: KEYS_ONLY },
     Idle {
         key: "RemoteForward",
         is_so: never,
@@ -133,7 +138,8 @@ mod tests {
         let given = "ControlMaster=auto ControlPersist=60s ControlPath=~/.ssh/cm-%C passwordauthentication=no \
             KbdInteractiveAuthentication=no PreferredAuthentications=gssapi-with-mic,hostbased,publickey \
             ForwardAgent=no ForwardX11=No GSSAPIAuthentication=no CheckHostIP=yes HashKnownHosts=no TCPKeepAlive=yes \
-            ConnectionAttempts=3 GlobalKnownHostsFile=/dev/null ProxyCommand=none PubkeyAuthentication=yes";
+            ConnectionAttempts=3 GlobalKnownHostsFile=/dev/null ProxyCommand=none PubkeyAuthentication=yes \
+            PubkeyAuthentication=host-bound PubkeyAuthentication=unbound";
         for (key, value) in given.split_whitespace().filter_map(|one| one.split_once('=')) {
             assert_eq!(check(key, value), Ok(()), "{key}={value}");
         }
@@ -147,6 +153,7 @@ mod tests {
             ("ProxyJump", "bastion", "Session Manager leads to the node itself"),
             ("ProxyCommand", "nc %h %p", "HTTPS_PROXY"),
             ("PasswordAuthentication", "yes", "only keys log in"),
+            ("PubkeyAuthentication", "no", "only keys log in"),
             ("PreferredAuthentications", "password", "only keys log in"),
             ("LocalForward", "80:localhost:80", "AWS-StartPortForwardingSession"),
             ("Ciphers", "aes128-ctr", "the strongest"),
