@@ -24,7 +24,7 @@ pub(super) const FILE_WINDOW: u64 = 4 * 1024 * 1024;
 const PIPE_WINDOW: u64 = 16 * 1024 * 1024;
 /// A file that a server without modes calls a file anyway gets what scp assumes.
 const DEFAULT_MODE: u32 = 0o666;
-const MODE_BITS: u32 = 0o777;
+pub(super) const MODE_BITS: u32 = 0o777;
 /// The rights of others than the owner to read and to write.
 const OTHERS: u32 = 0o066;
 
@@ -62,6 +62,11 @@ impl FileCopy<'_> {
             self.source.open(&self.place.source, size).await.map_err(|error| self.at_source(error))?;
         if metadata.kind.is_some_and(|kind| kind != FileKind::File) {
             return Err(self.at_source(CopyError::NotRegular));
+        }
+        if self.has_its_name(&*reader, &metadata).await? {
+            let size = metadata.size.unwrap_or(size);
+            meter.kept(size);
+            return Ok(size);
         }
         let mut begun = self.begin(&*reader, &metadata).await?;
         meter.kept(begun.written.total());

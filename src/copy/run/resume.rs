@@ -4,9 +4,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::try_join;
 
-use super::file::FileCopy;
+use super::file::{FileCopy, MODE_BITS};
 use super::verify::read_exactly;
-use crate::copy::endpoint::{FileKind, Metadata, SourceFile, TargetFile};
+use crate::copy::endpoint::{Change, FileKind, Metadata, SourceFile, TargetFile};
 use crate::copy::journal::{Draft, FileId, Stamp, WORTH_KEEPING};
 use crate::copy::temporary::{is_temporary, temporary_name};
 use crate::copy::{BytePath, CopyError, Failure, Piece, Ranges};
@@ -88,6 +88,64 @@ impl FileCopy<'_> {
         self.unfinished.add(&temporary);
         let file = self.journal.map(|journal| journal.begin(&self.journal_key(), &temporary, stamp));
         Ok(Begun { temporary, file, is_resumable, writer: None, written: Ranges::default(), since })
+    }
+
+    /// Whether an earlier run gave the file its name and ended before it was told so.
+    pub(super) async fn has_its_name(&self, reader: &dyn SourceFile, source: &Metadata) -> Result<bool, Failure> {
+        let since = SystemTime::now();
+        let Some((file, draft)) = self.journal.and_then(|journal| journal.draft_of(&self.journal_key())) else {
+            return Ok(false);
+        };
+        let found = match self.find_named(&draft, reader, source).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(false),
+            Err(failure) if failure.error.is_of_stream() => return Err(failure),
+            Err(failure) => {
+                tracing::debug!(path = %self.place.target, error = %failure.error, "what has the name is not it");
+                return Ok(false);
+            }
+        };
+        self.check_unchanged(reader, source).await?;
+        let Draft { temporary, written, .. } = draft;
+        let begun = Begun { temporary, file: Some(file), is_resumable: true, writer: None, written, since };
+        self.note_finished(&begun, source, &found);
+        Ok(true)
+    }
+
+    /// What has the target's name, if all of the draft was written, it is no longer there, and what has the name equals the
+    /// source. It could have been equal before, so it gets the attributes that were asked for.
+    async fn find_named(
+        &self,
+        draft: &Draft,
+        reader: &dyn SourceFile,
+        source: &Metadata,
+    ) -> Result<Option<Metadata>, Failure> {
+        let is_same = draft.source.is_some() && Stamp::of(source) == draft.source;
+        let Some(size) = source.size.filter(|size| is_same && *size >= WORTH_KEEPING) else { return Ok(None) };
+        let mut written = draft.written.clone();
+        for hole in reader.holes(size).await.map_err(|error| self.at_source(error))? {
+            written.insert(hole.start, hole.end);
+        }
+        if written.total() != size || written.end() != size {
+            return Ok(None);
+        }
+        match self.target.lstat(&draft.temporary).await {
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(self.at_target(error)),
+            Ok(_) => return Ok(None),
+        }
+        let path = &self.place.target;
+        let found = self.target.lstat(path).await.map_err(|error| self.at_target(error))?;
+        if found.kind != Some(FileKind::File) || found.size != Some(size) {
+            return Ok(None);
+        }
+        self.compare(reader, path, size).await?;
+        if !self.preserve {
+            return Ok(Some(found));
+        }
+        let change = Change { mode: source.mode.map(|mode| mode & MODE_BITS), times: source.times };
+        self.target.change(path, change).await.map_err(|error| self.at_target(error))?;
+        self.target.lstat(path).await.map(Some).map_err(|error| self.at_target(error))
     }
 
     /// Opens what an earlier run wrote, if it is of this source and still there. Of what is noted only that stays which

@@ -6,6 +6,7 @@ mod lost;
 mod pipes;
 mod private;
 mod refusals;
+mod renamed;
 mod stopped;
 mod striped;
 mod trees;

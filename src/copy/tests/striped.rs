@@ -21,7 +21,7 @@ fn server_offering(extensions: &[&str], disk: &Disk, requests: usize) -> DuplexS
     serve_some(extensions, requests, answers(disk))
 }
 
-fn answers(disk: &Disk) -> impl FnMut(Received) -> Vec<u8> + Send + 'static {
+pub(super) fn answers(disk: &Disk) -> impl FnMut(Received) -> Vec<u8> + Send + 'static {
     let disk = Arc::clone(disk);
     let attributes =
         |content: &Vec<u8>| Attributes { size: Some(content.len() as u64), ..Attributes::with_permissions(0o100_644) };
