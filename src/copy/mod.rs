@@ -230,8 +230,8 @@ impl Location {
         Self::on(Arc::new(Pipe::<pipe::Reader>::new(name, Box::new(reader))), name)
     }
 
-    /// As [`Location::reader`], with so many bytes to come: more or fewer are a failure. A side that is reached over the SCP
-    /// protocol has to know.
+    /// As [`Location::reader`], with so many bytes expected. A side that is reached over the SCP protocol has to know, and
+    /// more or fewer are a failure there; elsewhere the size is for the progress alone, and all that comes is copied.
     pub fn reader_of_size(name: &str, size: u64, reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
         Self::on(Arc::new(Pipe::<pipe::Reader>::new(name, Box::new(reader)).of_size(size)), name)
     }

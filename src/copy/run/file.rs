@@ -211,8 +211,10 @@ impl FileCopy<'_> {
         begun: &Begun,
         meter: &mut FileMeter<'_, '_>,
     ) -> Result<u64, Failure> {
+        // Of a pipe it is no more than what was expected, but the SCP protocol has promised it to the other side.
+        let is_exact = !self.source.is_pipe() || self.target.over_scp().is_some();
         // Files that the system makes up as they are read (/proc) say that they are empty.
-        let size = metadata.size.filter(|size| *size > 0);
+        let size = metadata.size.filter(|size| is_exact && *size > 0);
         let piece = reader.max_read().min(writer.max_write()).min(self.limit.map_or(u32::MAX, Limit::piece));
         let window = Window { piece, in_flight: PIPE_WINDOW };
         let mut transfer = match size {

@@ -47,12 +47,18 @@ impl Begun {
 }
 
 impl FileCopy<'_> {
+    /// What tells the source from another one. Of what comes through a pipe nothing does, whatever is known of its size: it
+    /// is gone once it was read.
+    fn stamp_of(&self, source: &Metadata) -> Option<Stamp> {
+        if self.source.is_pipe() { None } else { Stamp::of(source) }
+    }
+
     /// Whether an earlier run has finished the file, and neither end has changed since.
     pub(super) async fn is_done_before(&self) -> Result<bool, Failure> {
         let Some((source, target)) = self.journal.and_then(|journal| journal.finished(&self.journal_key())) else {
             return Ok(false);
         };
-        if Stamp::of(self.found) != Some(source) {
+        if self.stamp_of(self.found) != Some(source) {
             return Ok(false);
         }
         match self.target.lstat(&self.place.target).await {
@@ -65,7 +71,7 @@ impl FileCopy<'_> {
     /// What an earlier run has begun, or else a new file that is still to be created.
     pub(super) async fn begin(&self, reader: &dyn SourceFile, source: &Metadata) -> Result<Begun, Failure> {
         let since = SystemTime::now();
-        let stamp = Stamp::of(source);
+        let stamp = self.stamp_of(source);
         let is_resumable = stamp.is_some();
         let drafted = self.journal.and_then(|journal| Some((journal, journal.draft_of(&self.journal_key())?)));
         if let Some((journal, (mut file, mut draft))) = drafted {
@@ -156,7 +162,7 @@ impl FileCopy<'_> {
         reader: &dyn SourceFile,
         source: &Metadata,
     ) -> Result<Option<Box<dyn TargetFile>>, CopyError> {
-        let is_same = draft.source.is_some() && Stamp::of(source) == draft.source;
+        let is_same = draft.source.is_some() && self.stamp_of(source) == draft.source;
         let is_worth = draft.written.total() >= WORTH_KEEPING && source.size >= Some(draft.written.end());
         let Some(granted) = draft.granted.filter(|_| is_same && is_worth && is_temporary(&draft.temporary)) else {
             return Ok(None);
@@ -186,7 +192,7 @@ impl FileCopy<'_> {
     /// The file has its name: notes how it is.
     pub(super) fn note_finished(&self, begun: &Begun, source: &Metadata, target: &Metadata) {
         let (Some(journal), Some(file)) = (self.journal, begun.file) else { return };
-        let source = Stamp::of(source).filter(|source| source.tells_changes_since(begun.since));
+        let source = self.stamp_of(source).filter(|source| source.tells_changes_since(begun.since));
         journal.finish(file, source.zip(Stamp::of(target)));
     }
 

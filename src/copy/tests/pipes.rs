@@ -41,6 +41,62 @@ async fn what_a_reader_gives_becomes_a_file() {
 }
 
 #[tokio::test]
+async fn a_reader_is_read_to_its_end_whatever_size_was_expected() {
+    for expected in [1, 300_000, 300_001, 4_000_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, content) = (folder.path().join("file"), content(300_000));
+        let reader = Location::reader_of_size("standard input", expected, Cursor::new(content.clone()));
+        let last = std::sync::Mutex::new(Totals::default());
+        let note = |progress: Progress<'_>| *last.lock().unwrap() = progress.totals;
+        let target = Location::local(path.clone());
+        let summary = copy(vec![reader], target, CopyOptions::default(), note).await.unwrap();
+        assert!(summary.is_complete() && std::fs::read(path).unwrap() == content, "{expected}: {summary:?}");
+        let totals = *last.lock().unwrap();
+        assert_eq!((totals.bytes, totals.bytes_done), (300_000, 300_000), "{expected}");
+    }
+}
+
+/// A size alone does not make it a file that could be read again.
+#[tokio::test]
+async fn what_a_reader_of_known_size_gave_is_not_gone_on_with() {
+    let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let content = content(4 << 20);
+    let run = async |bytes: &[u8], is_stopped: bool| {
+        let (mut feed, reader) = tokio::io::duplex(1 << 20);
+        let (enough, target) = (tokio::sync::Notify::new(), Location::local(folder.path().join("file")));
+        let note = |progress: Progress<'_>| {
+            if is_stopped && progress.totals.bytes_done >= 3 << 20 {
+                enough.notify_one();
+            }
+        };
+        let reader = Location::reader_of_size("standard input", 4 << 20, reader);
+        let options = CopyOptions::default().journal(state.path());
+        let copying = copy_until(vec![reader], target, options, note, enough.notified());
+        let feeding = async {
+            tokio::io::AsyncWriteExt::write_all(&mut feed, bytes).await.ok();
+            if is_stopped {
+                std::future::pending::<()>().await;
+            }
+            drop(feed);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            outcome = copying => outcome,
+            () = feeding => unreachable!("it waits for ever"),
+        }
+    };
+    let stopped = run(&content[..(7 << 19)], true).await;
+    assert!(matches!(stopped, Err(CopyError::Stopped { can_resume: false })), "{stopped:?}");
+    for folder in [&folder, &state] {
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+    let again = tokio::time::timeout(std::time::Duration::from_mins(1), run(&content, false)).await;
+    let summary = again.expect("it does not wait for what is gone").unwrap();
+    assert!(summary.is_complete() && summary.bytes_kept == 0, "{summary:?}");
+    assert!(std::fs::read(folder.path().join("file")).unwrap() == content);
+}
+
+#[tokio::test]
 async fn a_reader_that_fails_leaves_no_file() {
     struct Broken;
     impl AsyncRead for Broken {
