@@ -65,10 +65,14 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     fn identity(&self) -> String {
         format!("{:?}", self.side())
     }
-    /// One spelling of `path`, typed or resolved, for all that certainly lead to the same file: an interrupted copy is
-    /// known again by it. Default: without doubled slashes, `.`, and a slash at the end.
+    /// One spelling of a resolved `path` for all that certainly lead to the same file: an interrupted copy is known again
+    /// by it. Default: without doubled slashes, `.`, and a slash at the end.
     fn spelled(&self, path: &BytePath) -> BytePath {
         path.tidied()
+    }
+    /// As `spelled`, of a path as a user typed it. Default: the same.
+    fn spelled_as_typed(&self, path: &BytePath) -> BytePath {
+        self.spelled(path)
     }
     /// The path that a user's spelling stands for (`~`, nothing at all).
     fn resolve<'a>(&'a self, typed: &'a BytePath) -> Answer<'a, BytePath>;

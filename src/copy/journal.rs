@@ -32,6 +32,10 @@ pub(super) struct Journal {
     path: PathBuf,
     /// The side whose files it is about.
     target: Arc<dyn Endpoint>,
+    /// A dry run reads it and leaves it as it is.
+    is_dry_run: bool,
+    /// An earlier run left something in it.
+    was_there: bool,
     state: Mutex<State>,
 }
 
@@ -39,6 +43,8 @@ pub(super) struct Journal {
 struct State {
     known: Known,
     has_finished: bool,
+    /// The destination that is the name of the copy is a directory by now.
+    has_directory: bool,
     /// `None` once it could not be written.
     file: Option<File>,
 }
@@ -46,12 +52,14 @@ struct State {
 impl Journal {
     /// Opens the journal of a copy to `target`. `None` when the same copy is being made already, or the directory cannot be used.
     /// It blocks.
-    pub(super) fn open(directory: &Path, name: &str, target: Arc<dyn Endpoint>) -> Option<Self> {
+    pub(super) fn open(directory: &Path, name: &str, target: Arc<dyn Endpoint>, is_dry_run: bool) -> Option<Self> {
         let path = directory.join(name).with_extension(EXTENSION);
         match Self::try_open(directory, &path) {
             Ok((file, known)) => {
-                let state = State { has_finished: known.has_finished(), known, file: Some(file) };
-                Some(Self { path, target, state: Mutex::new(state) })
+                let was_there = known != Known::default();
+                let (has_finished, has_directory) = (known.has_finished(), false);
+                let state = Mutex::new(State { known, has_finished, has_directory, file: Some(file) });
+                Some(Self { path, target, is_dry_run, was_there, state })
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tracing::info!("the same copy is being made already; this one keeps no journal");
@@ -84,9 +92,14 @@ impl Journal {
     /// The destination is the name of the copy.
     pub(super) fn name(&self) {
         let mut state = self.lock();
-        if !state.known.is_named {
+        if !state.known.is_named && !self.is_dry_run {
             state.note(Record::Named);
         }
+    }
+
+    /// There is a directory that is the copy, or a part of it.
+    pub(super) fn has_directory(&self) {
+        self.lock().has_directory = true;
     }
 
     /// What is written of the file that this key stands for.
@@ -181,11 +194,14 @@ impl Journal {
         state.file.is_some() && (state.has_finished || state.known.drafts.values().any(is_worth))
     }
 
-    /// The run is over. When everything is copied, or nothing is left to go on with, the journal goes.
-    pub(super) fn close(&self, is_complete: bool) {
+    /// The run is over. When everything is copied, or nothing is left to go on with, the journal goes. A run that
+    /// `starts_over` leaves nothing to go on with, but what it made is the copy still.
+    pub(super) fn close(&self, is_complete: bool, starts_over: bool) {
         let mut state = self.lock();
-        let tells = state.has_finished || state.known.has_lent();
-        let is_needed = (!is_complete && tells) || !state.known.drafts.is_empty();
+        let tells = !starts_over && (state.has_finished || state.known.has_lent());
+        let is_begun = tells || (state.known.is_named && state.has_directory);
+        let is_needed =
+            if self.is_dry_run { self.was_there } else { (!is_complete && is_begun) || !state.known.drafts.is_empty() };
         if !is_needed && let Some(_locked) = state.file.take() {
             let _ = fs::remove_file(&self.path);
         }
@@ -259,7 +275,11 @@ mod tests {
     }
 
     fn open(folder: &tempfile::TempDir) -> Option<Journal> {
-        Journal::open(&folder.path().join("state/copies"), "name", Arc::new(LocalEndpoint))
+        open_for(folder, false)
+    }
+
+    fn open_for(folder: &tempfile::TempDir, is_dry_run: bool) -> Option<Journal> {
+        Journal::open(&folder.path().join("state/copies"), "name", Arc::new(LocalEndpoint), is_dry_run)
     }
 
     #[test]
@@ -272,7 +292,7 @@ mod tests {
         let small = journal.begin(&"small".into(), &".small".into(), Some(stamp(5)));
         journal.finish(small, Some((stamp(5), stamp(6))));
         assert!(journal.can_resume());
-        journal.close(false);
+        journal.close(false, false);
         let path = journal.path.clone();
         drop(journal);
         OpenOptions::new().append(true).open(path).unwrap().write_all(b"0123456789abcdef {\"go").unwrap();
@@ -317,9 +337,49 @@ mod tests {
             let journal = open(&folder).unwrap();
             let file = journal.begin(&"small".into(), &".small".into(), None);
             journal.finish(file, is_complete.then(|| (stamp(5), stamp(6))));
-            journal.close(is_complete);
+            journal.close(is_complete, false);
             assert_eq!(fs::read_dir(folder.path().join("state/copies")).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn a_directory_that_was_made_is_the_copy_until_all_is_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = || fs::read_dir(folder.path().join("state/copies")).unwrap().count();
+        let run = |is_made: bool, is_complete: bool, starts_over: bool| {
+            let journal = open(&folder).unwrap();
+            journal.name();
+            if is_made {
+                journal.has_directory();
+            }
+            journal.close(is_complete, starts_over);
+            count()
+        };
+        assert_eq!(run(false, false, false), 0, "nothing was made");
+        for starts_over in [false, true] {
+            assert_eq!(run(true, false, starts_over), 1, "stopped");
+            assert!(open(&folder).unwrap().is_named());
+            assert_eq!(run(true, true, starts_over), 0, "complete");
+        }
+    }
+
+    #[test]
+    fn a_dry_run_leaves_the_journal_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let dry_run = || {
+            let journal = open_for(&folder, true).unwrap();
+            journal.name();
+            for is_complete in [true, false] {
+                journal.close(is_complete, true);
+            }
+            fs::read(&journal.path).ok()
+        };
+        assert_eq!(dry_run(), None, "there was none");
+        let journal = open(&folder).unwrap();
+        journal.lend(&"dir".into());
+        let before = fs::read(&journal.path).unwrap();
+        drop(journal);
+        assert_eq!(dry_run(), Some(before));
     }
 
     #[test]
@@ -339,6 +399,6 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_used_is_no_failure() {
-        assert!(Journal::open(Path::new("/dev/null/copies"), "name", Arc::new(LocalEndpoint)).is_none());
+        assert!(Journal::open(Path::new("/dev/null/copies"), "name", Arc::new(LocalEndpoint), false).is_none());
     }
 }

@@ -26,10 +26,13 @@ pub(super) async fn assign(
     let (found, mut failures) = sources::find(sources).await?;
     let target = find(endpoint, &destination.path, sources.len().max(found.len())).await;
     let target = match target.map_err(|error| Failure::new(endpoint.side(), &destination.path, error))? {
-        // Whoever adds a slash means a directory, whoever made it.
-        Target::Directory(path) if journal.is_some_and(Journal::is_named) && !destination.path.is_directory_like() => {
-            Target::Name(path)
-        }
+        Target::Directory(path) if !says_directory(&destination.path) => match journal.filter(|it| it.is_named()) {
+            Some(journal) => {
+                journal.has_directory();
+                Target::Name(path)
+            }
+            None => Target::Directory(path),
+        },
         target => target,
     };
     if let (Some(journal), Target::Name(_)) = (journal, &target) {
@@ -45,6 +48,11 @@ pub(super) async fn assign(
         }
     }
     Ok((places, failures))
+}
+
+/// Whoever adds a slash, or a dot behind it, means a directory, whoever made it.
+pub(super) fn says_directory(typed: &BytePath) -> bool {
+    typed.is_directory_like() || typed.name().is_none()
 }
 
 impl Target {

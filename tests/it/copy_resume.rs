@@ -308,6 +308,67 @@ async fn whatever_runs_after_an_interruption_takes_the_copy_for_the_copy() {
     assert_eq!(names(&world.to().join("new")), ["a", "b"]);
 }
 
+/// A tree with one file of so many bytes, and the file's path in it.
+fn tree(world: &World, name: &str) -> PathBuf {
+    let from = world.from().join("tree");
+    let file = from.join(name);
+    fs::create_dir_all(file.parent().expect("in the tree")).expect("made");
+    fs::write(&file, noise(9 << 20, 1)).expect("written");
+    make_old(&file);
+    file
+}
+
+#[tokio::test]
+async fn a_copy_into_what_an_interrupted_copy_made_is_another_copy() {
+    let world = World::new(true);
+    tree(&world, "sub/big");
+    for into in ["new/.", "new/"] {
+        world.interrupt("tree", "new", |progress| progress.totals.bytes_done >= 4 << 20).await;
+        let inside = world.copy("tree", into, world.options()).await;
+        assert_eq!((inside.is_complete(), inside.bytes_kept), (true, 0), "{inside:?}");
+        assert_eq!(names(&world.to().join("new/tree/sub")), ["big"], "{into}");
+        let summary = world.copy("tree", "new", world.options()).await;
+        assert!(summary.is_complete() && summary.bytes_kept >= MIB, "{summary:?}");
+        assert_eq!(names(&world.to().join("new/sub")), ["big"], "{into}");
+        fs::remove_dir_all(world.to().join("new")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_copy_stopped_before_anything_was_worth_keeping_is_the_copy_still() {
+    let world = World::new(true);
+    tree(&world, "sub/big");
+    let server = Server::start(world.there.path()).await;
+    let (sources, target) = world.locations(&server, "tree", "new");
+    let begun = Notify::new();
+    let note = |progress: Progress<'_>| {
+        if matches!(progress.event, Event::Started { .. }) {
+            begun.notify_one();
+        }
+    };
+    let stopped = copy_until(sources, target, world.options(), note, begun.notified()).await;
+    assert!(matches!(stopped, Err(CopyError::Stopped { can_resume: false })), "{stopped:?}");
+    assert_eq!(names(&world.to().join("new")), ["sub"]);
+    let summary = world.copy("tree", "new", world.options().dry_run(true)).await;
+    assert!(summary.is_complete(), "{summary:?}");
+    let summary = world.copy("tree", "new", world.options()).await;
+    assert!(summary.is_complete(), "{summary:?}");
+    assert_eq!(names(&world.to().join("new")), ["sub"]);
+    assert_eq!(names(&world.to().join("new/sub")), ["big"]);
+    assert_eq!(names(&world.state.path().join("copies")), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_directory_called_like_the_home_is_a_directory() {
+    let world = World::new(true);
+    let file = tree(&world, "~/big");
+    world.interrupt("tree/.", "", |progress| progress.totals.bytes_done >= 4 << 20).await;
+    let summary = world.copy("tree/.", "", world.options()).await;
+    assert!(summary.is_complete() && summary.bytes_kept >= MIB, "{summary:?}");
+    assert_eq!(names(&world.to().join("~")), ["big"]);
+    assert!(fs::read(world.to().join("~/big")).unwrap() == fs::read(file).unwrap());
+}
+
 #[tokio::test]
 async fn what_failed_is_tried_again_and_nothing_else() {
     let world = World::new(true);

@@ -264,8 +264,8 @@ impl Endpoint for RemoteEndpoint {
         self.account.to_string()
     }
 
-    /// Relative paths start from the login directory, as `~` does.
-    fn spelled(&self, path: &BytePath) -> BytePath {
+    /// Relative paths start from the login directory, as `~` does. In a resolved path it is a name like any other.
+    fn spelled_as_typed(&self, path: &BytePath) -> BytePath {
         match path.as_bytes() {
             b"~" => BytePath::from("."),
             [b'~', b'/', rest @ ..] => BytePath::from(".").join(BytePath::new(rest).tidied().as_bytes()).tidied(),

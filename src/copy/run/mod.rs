@@ -5,6 +5,7 @@ mod resume;
 mod verify;
 
 pub(super) use resume::Begun;
+use resume::open_journal;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::endpoint::{Change, FileKind, Metadata};
 use super::existing::check_directory;
-use super::journal::{self, Journal};
+use super::journal::Journal;
 use super::plan::{Found, Look, Outcome, Place, Plan, Step, StepId};
 use super::progress::{Event, FileMeter, Meter};
 use super::rate::Limit;
@@ -99,7 +100,7 @@ impl<'a> Run<'a> {
             self.copy_planned(&all, &mut summary).await?;
         }
         if let Some(journal) = &self.journal {
-            journal.close((summary.is_complete() || self.options.start_over) && !self.options.dry_run);
+            journal.close(summary.is_complete(), self.options.start_over);
         }
         let Totals { files_done, files_skipped, bytes_done, bytes_kept, .. } = self.meter.totals();
         tracing::debug!(files_done, bytes_done, bytes_kept, "copied");
@@ -140,7 +141,7 @@ impl<'a> Run<'a> {
         self.unfinished.remove_all().await;
         let can_resume = self.can_resume();
         if let Some(journal) = &self.journal {
-            journal.close(self.options.start_over);
+            journal.close(false, self.options.start_over);
         }
         CopyError::Stopped { can_resume }
     }
@@ -210,6 +211,9 @@ impl<'a> Run<'a> {
             Step::List { place } => self.list(place).await,
             Step::MakeDirectory { place, mode, lent, is_named } => {
                 let outcome = self.make_directory(place, *mode, *is_named).await?;
+                if let Some(journal) = &self.journal {
+                    journal.has_directory();
+                }
                 self.note_rights(place, *lent, &outcome).await?;
                 Ok(outcome)
             }
@@ -464,20 +468,6 @@ impl<'a> Run<'a> {
 /// The directories in which sources get their names.
 fn parents(places: &[Place]) -> BTreeSet<BytePath> {
     places.iter().map(|place| place.target.parent()).collect()
-}
-
-/// Opens the journal of a copy, if it is to have one.
-async fn open_journal(sources: &[Location], destination: &Location, options: &CopyOptions) -> Option<Arc<Journal>> {
-    let directory = options.journal.clone()?;
-    if destination.endpoint.is_pipe() || scp::is_needed(sources, destination) {
-        return None;
-    }
-    let spelled = |location: &Location| (location.endpoint.identity(), location.endpoint.spelled(&location.path));
-    // What has no name of its own (`tree/.`) goes straight into the destination.
-    let paths = sources.iter().map(|source| (spelled(source), source.path.name().is_some()));
-    let name = journal::name_for(paths.chain([(spelled(destination), true)]), &options.kind_of_copy());
-    let target = Arc::clone(&destination.endpoint);
-    tokio::task::spawn_blocking(move || Journal::open(&directory, &name, target)).await.ok().flatten().map(Arc::new)
 }
 
 /// The part of the budget that a step can use.

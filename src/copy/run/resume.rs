@@ -1,5 +1,6 @@
 //! A file's copy goes on where an earlier run left it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::try_join;
@@ -7,9 +8,9 @@ use futures_util::future::try_join;
 use super::file::{FileCopy, MODE_BITS};
 use super::verify::read_exactly;
 use crate::copy::endpoint::{Change, FileKind, Metadata, SourceFile, TargetFile};
-use crate::copy::journal::{Draft, FileId, Stamp, WORTH_KEEPING};
+use crate::copy::journal::{self, Draft, FileId, Journal, Stamp, WORTH_KEEPING};
 use crate::copy::temporary::{is_temporary, temporary_name};
-use crate::copy::{BytePath, CopyError, Failure, Piece, Ranges};
+use crate::copy::{BytePath, CopyError, CopyOptions, Failure, Location, Piece, Ranges, scp, target};
 
 /// What is written is noted after so many bytes, or after so long.
 const BATCH: u64 = 1024 * 1024;
@@ -44,6 +45,38 @@ impl Begun {
     pub(super) fn is_resumed(&self) -> bool {
         !self.written.is_empty()
     }
+}
+
+/// Opens the journal of a copy, if it is to have one.
+pub(super) async fn open_journal(
+    sources: &[Location],
+    destination: &Location,
+    options: &CopyOptions,
+) -> Option<Arc<Journal>> {
+    let directory = options.journal.clone()?;
+    if destination.endpoint.is_pipe() || scp::is_needed(sources, destination) {
+        return None;
+    }
+    let spelled =
+        |location: &Location| (location.endpoint.identity(), location.endpoint.spelled_as_typed(&location.path));
+    // What has no name of its own (`tree/.`) goes straight into the destination.
+    let paths = sources.iter().map(|source| (spelled(source), source.path.name().is_some()));
+    let paths: Vec<_> = paths.collect();
+    let name = |is_name: bool| {
+        let paths = paths.iter().cloned().chain([(spelled(destination), is_name)]);
+        journal::name_for(paths, &options.kind_of_copy())
+    };
+    let (name, inside) = (name(true), target::says_directory(&destination.path).then(|| name(false)));
+    let (target, is_dry_run) = (Arc::clone(&destination.endpoint), options.dry_run);
+    let open = move || {
+        let journal = Journal::open(&directory, &name, Arc::clone(&target), is_dry_run)?;
+        match inside {
+            // A copy that made the directory is another one than a copy into it.
+            Some(inside) if journal.is_named() => Journal::open(&directory, &inside, target, is_dry_run),
+            _ => Some(journal),
+        }
+    };
+    tokio::task::spawn_blocking(open).await.ok().flatten().map(Arc::new)
 }
 
 impl FileCopy<'_> {
