@@ -92,6 +92,9 @@ pub enum CopyError {
     /// A link that the user did not name is where a directory would be: what is behind it may lie anywhere.
     #[error("a link is where the directory should be, and a copy does not write through it")]
     LinkInTheWay,
+    /// The target of a directory lies in the directory itself.
+    #[error("a directory cannot be copied into itself")]
+    IntoItself,
     /// A link was to be followed, and nothing is there.
     #[error("is a link that leads nowhere")]
     DanglingLink,

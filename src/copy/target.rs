@@ -43,8 +43,13 @@ pub(super) async fn assign(
         let from = &*sources[origin].endpoint;
         if from.is_pipe() && matches!(target, Target::Directory(_)) {
             failures.push(Failure::new(from.side(), &source, CopyError::Nameless));
+            continue;
+        }
+        let to = target.of(&source);
+        if from.identity() == endpoint.identity() && leads_into(endpoint, &source, &to).await {
+            failures.push(Failure::new(from.side(), &source, CopyError::IntoItself));
         } else {
-            places.push(Place { origin, target: target.of(&source), source });
+            places.push(Place { origin, target: to, source });
         }
     }
     Ok((places, failures))
@@ -53,6 +58,18 @@ pub(super) async fn assign(
 /// Whoever adds a slash, or a dot behind it, means a directory, whoever made it.
 pub(super) fn says_directory(typed: &BytePath) -> bool {
     typed.is_directory_like() || typed.name().is_none()
+}
+
+/// Whether `target`, which need not be there, lies in the directory `source` of the same side: such a copy would copy its own
+/// copies.
+async fn leads_into(endpoint: &dyn Endpoint, source: &BytePath, target: &BytePath) -> bool {
+    let Ok(source) = endpoint.canonical(source).await else { return false };
+    let parent = endpoint.canonical(&target.parent()).await;
+    let target = match (parent, target.name()) {
+        (Ok(parent), Some(name)) => parent.join(name),
+        _ => target.clone(),
+    };
+    source != target && target.is_within(&source)
 }
 
 impl Target {

@@ -56,6 +56,26 @@ async fn a_node_is_reached_once_however_often_it_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_not_copied_into_itself() {
+    let world = World::with(Lab::builder().openssh().pace(Pace::Ideal)).await;
+    fs::create_dir_all(world.there("v/sub")).unwrap();
+    fs::write(world.there("v/file"), b"x").unwrap();
+    let v = world.node("v");
+    for to in ["v", "v/", "v/sub", "v/new", "v/sub/../sub/"] {
+        let (code, said) = world.run(&[&"-r", &v, &world.node(to)]).await;
+        assert_eq!(
+            (code, said.contains("v: a directory cannot be copied into itself")),
+            (Some(1), true),
+            "{to}: {said}"
+        );
+        assert_eq!(fs::read_dir(world.there("v")).unwrap().count(), 2, "{to}");
+        assert_eq!(fs::read_dir(world.there("v/sub")).unwrap().count(), 0, "{to}");
+    }
+    assert_eq!(world.run(&[&"-r", &v, &world.node("vv")]).await, silent_success());
+    assert!(world.there("vv/sub").is_dir());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn times_and_modes_are_kept_with_p_and_files_that_are_newer_are_left_with_newer() {
     let world = World::with(Lab::builder().openssh().pace(Pace::Ideal)).await;
     fs::create_dir(world.here("tree")).unwrap();

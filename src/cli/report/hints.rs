@@ -142,7 +142,9 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
             let hints = [Some(running), unproven.map(|_| smaller)];
             hints.into_iter().flatten().map(hint).collect()
         }
-        StreamError::Lost { .. } => vec![hint("connect again; what ran on the node's terminal has been hung up")],
+        StreamError::Lost { .. } => {
+            vec![hint("run the same command again; what ran on a terminal of the node has been hung up")]
+        }
         StreamError::NotTerminated { .. } => {
             vec![hint(
                 "`aws ssm terminate-session` ends it; the service does after the idle time-out, 20 minutes or so",
