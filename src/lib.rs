@@ -62,6 +62,7 @@ pub mod cli;
 mod client;
 pub mod copy;
 pub mod datachannel;
+mod files;
 pub mod ssh;
 pub mod stream;
 pub mod wire;

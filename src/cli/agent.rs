@@ -25,14 +25,18 @@ impl AgentSettings {
     }
 }
 
-/// The keys of the agent. Many a `SSH_AUTH_SOCK` outlives its agent, so one that does not answer is no error.
-pub(super) async fn keys(settings: &AgentSettings) -> Vec<AgentKey> {
-    let Some(socket) = &settings.socket else { return Vec::new() };
-    let keys = SshAgent::new(socket).keys().await;
-    keys.unwrap_or_else(|error| {
-        tracing::info!(target: "ssmssh::detail", "{error}; its keys are not used");
-        Vec::new()
-    })
+/// The keys of the agent, and why there is none where one was asked. Many a `SSH_AUTH_SOCK` outlives its agent, so one that
+/// does not answer is no error.
+pub(super) async fn keys(settings: &AgentSettings) -> (Vec<AgentKey>, Option<String>) {
+    let Some(socket) = &settings.socket else { return (Vec::new(), None) };
+    match SshAgent::new(socket).keys().await {
+        Ok(keys) if keys.is_empty() => (keys, Some(format!("the agent at {} has no key", socket.display()))),
+        Ok(keys) => (keys, None),
+        Err(error) => {
+            tracing::info!(target: "ssmssh::detail", "{error}; its keys are not used");
+            (Vec::new(), Some(error.to_string()))
+        }
+    }
 }
 
 /// Where a key comes from.

@@ -13,7 +13,7 @@ use super::settings::ConnectionSettings;
 use super::target::Target;
 use super::{identity, notices};
 use crate::client::{Client, ClientError, Connection};
-use crate::ssh::{HostKey, HostKeyCheck, Identity, SessionBuilder, SshError};
+use crate::ssh::{HostKey, HostKeyCheck, Identity, SessionBuilder, SshError, StrictHostKeyChecking};
 use crate::stream::TargetId;
 
 /// How long a key is used where only an amount of data was named.
@@ -56,9 +56,8 @@ impl<'a> Dialer<'a> {
     async fn dial(&self, target: &Target, session: SessionBuilder, interactive: bool) -> Result<Connection, CliError> {
         let (settings, node) = (self.settings, &target.node);
         let user = settings.user_at(target);
-        let file = settings.known_hosts.display();
         tracing::info!(target: "ssmssh::detail", "node {node}, port {}, user {user}", settings.port);
-        tracing::info!(target: "ssmssh::detail", "known hosts in {file}");
+        tracing::info!(target: "ssmssh::detail", "known hosts in {}", known_hosts(settings));
         let client = self.client.get_or_try_init(|| self.client()).await?;
         let opening = client.begin(&target.node, self.settings.port);
         if let Some(patience) = notices::patience(self.settings.log_level, interactive) {
@@ -111,10 +110,13 @@ impl<'a> Dialer<'a> {
         if let Some(key) = connection.host_key() {
             tracing::info!(target: "ssmssh::detail", "host key {} {}", key.key_type, key.fingerprint);
         }
-        let new = connection.host_key().filter(|key| key.newly_recorded && !self.settings.is_quiet());
-        if let Some(key) = new {
-            let (node, file) = (&target.node, self.settings.known_hosts.display());
+        let Some(key) = connection.host_key().filter(|_| !self.settings.is_quiet()) else { return };
+        let (node, file) = (&target.node, known_hosts(self.settings));
+        if key.newly_recorded {
             report::note(&format!("new host key of {node}: {} {}, kept in {file}", key.key_type, key.fingerprint));
+        } else if !key.is_recorded && self.settings.strict_host_key_checking != StrictHostKeyChecking::Off {
+            report::note(&format!("new host key of {node}: {} {}, not recorded", key.key_type, key.fingerprint));
+            report::advise("`--known-hosts FILE` names a file that it can be recorded in");
         }
     }
 
@@ -181,13 +183,31 @@ fn session(settings: &ConnectionSettings, target: &Target, keys: &[Identity]) ->
     keys.iter().cloned().fold(session, SessionBuilder::identity)
 }
 
+/// The files of known hosts, for a message.
+fn known_hosts(settings: &ConnectionSettings) -> String {
+    let files: Vec<_> = settings.known_hosts.iter().map(|path| path.display().to_string()).collect();
+    if files.is_empty() { "no file".to_owned() } else { files.join(", ") }
+}
+
 fn host_keys(settings: &ConnectionSettings, target: &Target) -> HostKeyCheck {
-    HostKeyCheck::new(
+    HostKeyCheck::with_files(
         settings.strict_host_key_checking,
         settings.known_hosts.clone(),
         target.node.as_str(),
         settings.port,
     )
+}
+
+/// Removes what is on record of the target's host key.
+pub(crate) async fn forget(settings: &ConnectionSettings, target: &Target) -> Result<(), CliError> {
+    let forgotten = host_keys(settings, target).forget().await;
+    let removed = forgotten.map_err(|error| CliError::Client(SshError::from(error).into()))?;
+    let (node, port, files) = (&target.node, settings.port, known_hosts(settings));
+    if removed == 0 {
+        return Err(CliError::NothingToForget(format!("{node}, port {port}, is not in {files}")));
+    }
+    report::note(&format!("removed {removed} host key{} of {node} from {files}", if removed == 1 { "" } else { "s" }));
+    Ok(())
 }
 
 /// Ends a connection in order. What has been done on it stays done, so a failure is only noted.

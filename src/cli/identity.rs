@@ -7,10 +7,17 @@ use super::agent::{self, Source, in_order};
 use super::askpass::{self, AskError};
 use super::report;
 use super::settings::{Askpass, ConnectionSettings, IdentityFiles};
+use crate::files::Opened;
 use crate::ssh::{AgentKey, Identity, KeyError, KeyFile, PrivateKey};
 
 /// How often a passphrase is asked for, as in OpenSSH.
 const TRIES: usize = 3;
+
+/// How the line of a public key begins.
+const PUBLIC_KEY_TYPES: [&str; 3] = ["ssh-", "ecdsa-sha2-", "sk-"];
+const LONGEST_TYPE: usize = 16;
+/// No file of a public key is larger.
+const LARGEST_PUBLIC_KEY: usize = 64 * 1024;
 
 /// There is no key to log in with.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +25,14 @@ const TRIES: usize = 3;
 pub(crate) enum IdentityError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("no private key to log in with: none of {} can be used", list(.tried))]
-    NoneUsable { tried: Vec<PathBuf> },
+    #[error("no private key to log in with: none of {} can be used{}", list(.tried), in_vain(.agent.as_deref()))]
+    NoneUsable {
+        tried: Vec<PathBuf>,
+        /// Why the agent was of no help.
+        agent: Option<String>,
+    },
+    #[error("{} is a public key, and no private key belongs to it here{}", path.display(), in_vain(.agent.as_deref()))]
+    PublicAlone { path: PathBuf, agent: Option<String> },
     #[error("no private key to log in with: there is no home directory to look for one in")]
     NoHome,
     #[error("the private key {} needs a passphrase, and BatchMode forbids to ask", path.display())]
@@ -32,14 +45,18 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
+fn in_vain(agent: Option<&str>) -> String {
+    agent.map(|why| format!("; {why}")).unwrap_or_default()
+}
+
 /// Finds the keys, those of the agent too, and opens the files, asking for passphrases where that is needed. Nothing else has been begun yet, so a key that
 /// is refused costs no session.
 ///
 /// Cancelling it gives the terminal back.
 pub(crate) async fn load(settings: &ConnectionSettings) -> Result<Vec<Identity>, IdentityError> {
-    let held = agent::keys(&settings.agent).await;
+    let (held, in_vain) = agent::keys(&settings.agent).await;
     let only_named = settings.agent.identities_only;
-    let unlock = Unlock { batch_mode: settings.batch_mode, askpass: settings.askpass.as_ref() };
+    let unlock = Unlock { batch_mode: settings.batch_mode, askpass: settings.askpass.as_ref(), in_vain };
     match &settings.identities {
         IdentityFiles::Named(paths) => {
             // All are judged before the first question.
@@ -57,6 +74,7 @@ pub(crate) async fn load(settings: &ConnectionSettings) -> Result<Vec<Identity>,
 
 /// A file that was asked for.
 struct Named {
+    path: PathBuf,
     /// Of a public key alone this is the error of reading it as a private one.
     file: Result<KeyFile, KeyError>,
     public_key: Option<String>,
@@ -66,22 +84,30 @@ impl Named {
     /// With an agent the public half is enough: the private one may be in a token, or on another machine.
     fn open(path: &Path) -> Result<Self, KeyError> {
         let public_alone = path.extension().is_some_and(|extension| extension == "pub");
-        let file = KeyFile::open(path);
+        let path = path.to_owned();
+        let file = KeyFile::open(&path);
         let public_key = match &file {
             Ok(file) => public_half(file),
-            Err(_) if public_alone => public_line(path),
-            Err(KeyError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => public_beside(path),
+            Err(_) if public_alone => public_line(&path),
+            Err(KeyError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                public_beside(&path)
+            }
             Err(_) => None,
         };
         if public_key.is_none() {
-            return Ok(Self { file: Ok(file?), public_key });
+            return Ok(Self { path, file: Ok(file?), public_key });
         }
-        Ok(Self { file, public_key })
+        Ok(Self { path, file, public_key })
     }
 
     fn is_half_of(&self, key: &AgentKey) -> bool {
         self.public_key.as_ref() == Some(&key.public_key())
     }
+}
+
+/// Whether the path leads to a file: only its public half may be there.
+fn is_readable(path: &Path) -> bool {
+    Opened::open(path).is_ok()
 }
 
 /// The public half of a file, from beside it where the file does not tell.
@@ -95,25 +121,37 @@ fn public_beside(path: &Path) -> Option<String> {
     public_line(Path::new(&name))
 }
 
-/// The type and the key of a public key file, without its comment.
+/// The type and the key of a public key file, without its comment. What does not begin as one is not read: it may be a
+/// private key, whose file is judged by other rules.
 fn public_line(path: &Path) -> Option<String> {
-    let content = std::fs::read_to_string(path).ok()?;
-    let mut words = content.split_whitespace();
-    Some(format!("{} {}", words.next()?, words.next()?))
+    let mut file = Opened::open(path).ok()?;
+    let begins_as_public = |begin: &[u8]| PUBLIC_KEY_TYPES.iter().any(|name| begin.starts_with(name.as_bytes()));
+    if !begins_as_public(&file.peek(LONGEST_TYPE).ok()?) {
+        return None;
+    }
+    let content = file.read(LARGEST_PUBLIC_KEY).ok()?;
+    let mut words = content.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let mut word = || str::from_utf8(words.next()?).ok();
+    Some(format!("{} {}", word()?, word()?))
 }
 
 struct Unlock<'a> {
     batch_mode: bool,
     askpass: Option<&'a Askpass>,
+    /// Why the agent is of no help.
+    in_vain: Option<String>,
 }
 
 impl Unlock<'_> {
     async fn named(&self, sources: Vec<Source<AgentKey, Named>>) -> Result<Vec<Identity>, IdentityError> {
         let judge = |source: Source<AgentKey, Named>| match source {
             Source::Held(key) => Ok(Source::Held(key)),
+            Source::File(Named { path, file: Err(_), public_key: Some(_) }) if is_readable(&path) => {
+                Err(IdentityError::PublicAlone { path, agent: self.in_vain.clone() })
+            }
             Source::File(named) => Ok(Source::File(named.file?)),
         };
-        let sources = sources.into_iter().map(judge).collect::<Result<Vec<_>, KeyError>>()?;
+        let sources = sources.into_iter().map(judge).collect::<Result<Vec<_>, IdentityError>>()?;
         let mut keys = Vec::with_capacity(sources.len());
         for source in sources {
             keys.push(match source {
@@ -144,7 +182,7 @@ impl Unlock<'_> {
             _ if !keys.is_empty() => Ok(keys),
             Some(file) => Ok(vec![self.key(&file).await?.into()]),
             None if paths.is_empty() => Err(IdentityError::NoHome),
-            None => Err(IdentityError::NoneUsable { tried: paths.to_vec() }),
+            None => Err(IdentityError::NoneUsable { tried: paths.to_vec(), agent: self.in_vain.clone() }),
         }
     }
 
@@ -156,16 +194,15 @@ impl Unlock<'_> {
         if self.batch_mode {
             return Err(IdentityError::BatchMode { path: path() });
         }
-        let mut prompt = format!("Passphrase for `{}`: ", report::escape(&file.path().to_string_lossy()));
+        let name = report::escape(&file.path().to_string_lossy());
+        let mut prompt = format!("Passphrase for `{name}`: ");
         for _ in 1..TRIES {
             let passphrase = self.ask(file, &prompt).await?;
             match file.decode(Some(&passphrase)) {
                 Err(KeyError::WrongPassphrase { .. }) => {}
                 decoded => return Ok(decoded?),
             }
-            if !prompt.starts_with("Wrong") {
-                prompt.insert_str(0, "Wrong. ");
-            }
+            prompt = format!("Wrong passphrase, try again for `{name}`: ");
         }
         let passphrase = self.ask(file, &prompt).await?;
         Ok(file.decode(Some(&passphrase))?)

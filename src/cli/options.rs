@@ -32,7 +32,8 @@ pub(crate) struct SshOptions {
     pub(crate) set_env: Vec<(String, String)>,
     pub(crate) strict_host_key_checking: Option<StrictHostKeyChecking>,
     pub(crate) user: Option<String>,
-    pub(crate) user_known_hosts_file: Option<PathBuf>,
+    /// Nothing but `none` is an empty list.
+    pub(crate) user_known_hosts_files: Option<Vec<PathBuf>>,
 }
 
 /// When to ask for a pseudo-terminal.
@@ -102,8 +103,11 @@ const KEYS: &[(&str, Setter)] = &[
     ("SetEnv", |o, v| extend(&mut o.set_env, assignments(v)?)),
     ("StrictHostKeyChecking", |o, v| first(&mut o.strict_host_key_checking, strictness(v)?)),
     ("User", |o, v| first(&mut o.user, text(v, "a user name in UTF-8")?.to_owned())),
-    ("UserKnownHostsFile", |o, v| first(&mut o.user_known_hosts_file, PathBuf::from(v))),
+    ("UserKnownHostsFile", |o, v| first(&mut o.user_known_hosts_files, files(v)?)),
 ];
+
+/// Keys whose value is a list of words. Quotes hold a word of it together, also where they stand around all of it.
+const LISTS: [&str; 3] = ["SendEnv", "SetEnv", "UserKnownHostsFile"];
 
 impl SshOptions {
     /// Reads the arguments of all `-o`, in the order they were given.
@@ -120,17 +124,18 @@ impl SshOptions {
         let (typed, value) = split(given.as_bytes());
         let idle = Idle::find(typed);
         let known = KEYS.iter().find(|(key, _)| key.as_bytes().eq_ignore_ascii_case(typed));
-        if value.is_empty() && (idle.is_some() || known.is_some()) {
+        if unquoted(value).is_empty() && (idle.is_some() || known.is_some()) {
             return Err(OptionError::NoValue { given: lossy() });
         }
         if let Some(idle) = idle {
-            let checked = idle.check(OsStr::from_bytes(value));
+            let checked = idle.check(OsStr::from_bytes(unquoted(value)));
             return checked.map_err(|reason| OptionError::NotOffered { given: lossy(), reason });
         }
         let Some((key, setter)) = known else {
             let key = String::from_utf8_lossy(typed).into_owned();
             return Err(OptionError::Unknown { given: lossy(), key });
         };
+        let value = if LISTS.contains(key) { value } else { unquoted(value) };
         setter(self, OsStr::from_bytes(value)).map_err(|expected| OptionError::Value { given: lossy(), key, expected })
     }
 }
@@ -139,15 +144,19 @@ fn known_keys() -> String {
     KEYS.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(", ")
 }
 
-/// `Key=value`, `Key value` and `Key = value`, the value in double quotes or without.
+/// `Key=value`, `Key value` and `Key = value`; the value may stand in double quotes.
 fn split(given: &[u8]) -> (&[u8], &[u8]) {
     let given = given.trim_ascii();
     let end = given.iter().position(|b| *b == b'=' || b.is_ascii_whitespace()).unwrap_or(given.len());
     let (key, rest) = given.split_at(end);
     let rest = rest.trim_ascii_start();
     let value = rest.strip_prefix(b"=").unwrap_or(rest).trim_ascii();
+    (key, value)
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
     let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).filter(|v| !v.contains(&b'"'));
-    (key, quoted.unwrap_or(value))
+    quoted.unwrap_or(value)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape of a setter")]
@@ -282,6 +291,16 @@ fn words(value: &OsStr) -> Result<Vec<String>, &'static str> {
     }
     words.extend(begun.then_some(word));
     if quoted { Err("balanced quotes") } else { Ok(words) }
+}
+
+/// Paths between white space, or `none`.
+fn files(value: &OsStr) -> Result<Vec<PathBuf>, &'static str> {
+    if value.to_str().is_none() {
+        return Ok(vec![PathBuf::from(value)]);
+    }
+    let words = words(value)?;
+    let is_none = matches!(words.as_slice(), [word] if word.eq_ignore_ascii_case("none"));
+    Ok(if is_none { Vec::new() } else { words.into_iter().map(PathBuf::from).collect() })
 }
 
 fn assignments(value: &OsStr) -> Result<Vec<(String, String)>, &'static str> {

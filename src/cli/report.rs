@@ -55,6 +55,8 @@ pub(crate) enum CliError {
     Copy(#[from] CopyError),
     #[error("not logged in within {} s (ConnectTimeout)", .0.as_secs())]
     ConnectTimeout(Duration),
+    #[error("{0}")]
+    NothingToForget(String),
     #[error("cannot write standard output: {0}")]
     Output(#[source] io::Error),
     #[error("cannot catch signals: {0}")]
@@ -296,7 +298,7 @@ mod tests {
     #[test]
     fn a_missing_key_says_how_to_give_one() {
         let tried = vec!["/home/me/.ssh/id_ed25519".into(), "/home/me/.ssh/id_rsa".into()];
-        insta::assert_snapshot!(render(&IdentityError::NoneUsable { tried }.into()), @r"
+        insta::assert_snapshot!(render(&IdentityError::NoneUsable { tried, agent: None }.into()), @r"
         ssmssh: no private key to log in with: none of /home/me/.ssh/id_ed25519, /home/me/.ssh/id_rsa can be used
         ssmssh: hint: name one with `-i FILE` or SSMSSH_IDENTITY; only you may read it, and nobody may write it: `chmod 0400 FILE`
         ");

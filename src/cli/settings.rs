@@ -29,8 +29,6 @@ const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 pub(crate) enum SettingsError {
     #[error(transparent)]
     Option(#[from] OptionError),
-    #[error("there is no home directory to keep known host keys in: name a file with `--known-hosts`")]
-    NoHome,
     #[error("HTTPS_PROXY: {0}")]
     Proxy(#[from] ProxyError),
     #[error("`--region {0}` is no region: expected one such as eu-west-1")]
@@ -57,7 +55,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) default_user: String,
     pub(crate) agent: AgentSettings,
     pub(crate) identities: IdentityFiles,
-    pub(crate) known_hosts: PathBuf,
+    /// All are read, new keys go into the first; none where there is no place for one.
+    pub(crate) known_hosts: Vec<PathBuf>,
     pub(crate) strict_host_key_checking: StrictHostKeyChecking,
     /// Nobody is there to answer a question.
     pub(crate) batch_mode: bool,
@@ -141,7 +140,7 @@ impl ConnectionSettings {
             default_user: user.or(env.text("SSMSSH_USER")?).unwrap_or_else(|| DEFAULT_USER.to_owned()),
             agent: AgentSettings::resolve(options, env),
             identities: identities(args, options, env),
-            known_hosts: known_hosts(args, options, env)?,
+            known_hosts: known_hosts(args, options, env),
             strict_host_key_checking: options.strict_host_key_checking.unwrap_or(StrictHostKeyChecking::AcceptNew),
             batch_mode: options.batch_mode.unwrap_or(false),
             compression: if args.compress { Some(true) } else { options.compression },
@@ -235,8 +234,13 @@ fn proxy(env: &Environment) -> Result<ProxyConfig, SettingsError> {
 }
 
 fn identities(args: &ConnectionArgs, options: &SshOptions, env: &Environment) -> IdentityFiles {
-    let options = options.identity_files.iter().map(|path| env.expand(path));
-    let mut named: Vec<_> = args.identities.iter().cloned().chain(options).collect();
+    let (none, files): (Vec<&PathBuf>, Vec<_>) =
+        options.identity_files.iter().partition(|path| path.as_os_str().eq_ignore_ascii_case("none"));
+    let mut named: Vec<_> =
+        args.identities.iter().cloned().chain(files.into_iter().map(|path| env.expand(path))).collect();
+    if named.is_empty() && !none.is_empty() {
+        return IdentityFiles::Named(named);
+    }
     if named.is_empty() {
         named.extend(env.path("SSMSSH_IDENTITY"));
     }
@@ -247,13 +251,15 @@ fn identities(args: &ConnectionArgs, options: &SshOptions, env: &Environment) ->
     IdentityFiles::Named(named)
 }
 
-fn known_hosts(args: &ConnectionArgs, options: &SshOptions, env: &Environment) -> Result<PathBuf, SettingsError> {
-    let named = args.known_hosts.clone();
-    let named = named.or_else(|| options.user_known_hosts_file.as_deref().map(|path| env.expand(path)));
-    if let Some(path) = named.or_else(|| env.path("SSMSSH_KNOWN_HOSTS")) {
-        return Ok(path);
+fn known_hosts(args: &ConnectionArgs, options: &SshOptions, env: &Environment) -> Vec<PathBuf> {
+    if let Some(path) = &args.known_hosts {
+        return vec![path.clone()];
     }
-    env.state("known_hosts").ok_or(SettingsError::NoHome)
+    if let Some(paths) = &options.user_known_hosts_files {
+        return paths.iter().map(|path| env.expand(path)).collect();
+    }
+    let path = env.path("SSMSSH_KNOWN_HOSTS").or_else(|| env.state("known_hosts"));
+    path.into_iter().collect()
 }
 
 /// As ssh reads `SSH_ASKPASS_REQUIRE`; unlike ssh it does not ask for a `DISPLAY`, which not every such program needs.
@@ -320,7 +326,11 @@ mod tests {
 
     #[test]
     fn known_hosts_are_kept_in_the_first_place_that_is_named() {
-        let path = |words: &[&str], env: &[(&str, &str)]| resolve(words, env).known_hosts;
+        let paths = |words: &[&str], env: &[(&str, &str)]| resolve(words, env).known_hosts;
+        let path = |words: &[&str], env: &[(&str, &str)]| {
+            let [path] = paths(words, env).try_into().expect("one file");
+            path
+        };
         let env = [("SSMSSH_KNOWN_HOSTS", "/e"), ("XDG_STATE_HOME", "/state")];
         assert_eq!(path(&["--known-hosts", "a", "-o", "UserKnownHostsFile=/b"], &env), Path::new("a"));
         assert_eq!(path(&["-o", "UserKnownHostsFile=~/b"], &env), Path::new("/home/me/b"));
@@ -343,9 +353,23 @@ mod tests {
     }
 
     #[test]
-    fn without_a_home_a_known_hosts_file_has_to_be_named() {
-        assert_eq!(try_resolve(&[], &[]), Err(SettingsError::NoHome));
-        assert!(try_resolve(&["--known-hosts", "x"], &[]).is_ok());
+    fn several_known_hosts_files_none_and_no_home_are_understood_as_ssh_does() {
+        let paths = |words: &[&str]| resolve(words, &[]).known_hosts;
+        let both = ["/a", "/home/me/b"].map(PathBuf::from);
+        assert_eq!(paths(&["-o", "UserKnownHostsFile=/a ~/b"]), both);
+        assert_eq!(paths(&["-o", "UserKnownHostsFile /a ~/b"]), both);
+        assert_eq!(paths(&["-o", "UserKnownHostsFile=\"/a b\" /c"]), ["/a b", "/c"].map(PathBuf::from));
+        assert_eq!(paths(&["-o", "UserKnownHostsFile=\"/a b\""]), [PathBuf::from("/a b")]);
+        for none in ["none", "NONE"] {
+            assert_eq!(paths(&["-o", &format!("UserKnownHostsFile={none}")]), Vec::<PathBuf>::new());
+        }
+        assert_eq!(try_resolve(&[], &[]).unwrap().known_hosts, Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn no_identity_file_at_all_can_be_asked_for() {
+        assert_eq!(resolve(&["-o", "IdentityFile=none"], &[("SSMSSH_IDENTITY", "/e")]).identities, named(&[]));
+        assert_eq!(resolve(&["-o", "IdentityFile=none", "-i", "a"], &[]).identities, named(&["a"]));
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(super) fn preferred(known: &[String], compress: bool) -> Preferred {
 }
 
 /// The key type in a known hosts file: one for all RSA signatures.
-fn key_type(algorithm: &Algorithm) -> &str {
+pub(super) fn key_type(algorithm: &Algorithm) -> &str {
     match algorithm {
         Algorithm::Rsa { .. } => "ssh-rsa",
         other => other.as_str(),

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -19,13 +19,13 @@ use tokio::sync::watch;
 
 use super::{
     Banner, Lost, Shared,
-    host_key::{HostKey, HostKeyCheck, HostKeyError},
+    host_key::{Examined, HostKeyCheck, HostKeyError},
     transport::TransportState,
 };
 
 pub(super) struct Events {
     check: Arc<HostKeyCheck>,
-    host_key: Arc<OnceLock<HostKey>>,
+    shown: Arc<Mutex<Shown>>,
     compressed: Arc<AtomicBool>,
     on_banner: Option<Banner>,
     transport: Arc<TransportState>,
@@ -44,19 +44,27 @@ impl Events {
         let (ended, ended_out) = watch::channel(None);
         let closing = watch::Sender::new(false);
         let shared = Shared { transport: Arc::clone(&transport), ended: ended_out, closing, patience };
-        let (host_key, compressed) = Default::default();
-        (Self { check, host_key, compressed, on_banner, transport, ended, patience }, Arc::new(shared))
+        let (shown, compressed) = Default::default();
+        (Self { check, shown, compressed, on_banner, transport, ended, patience }, Arc::new(shared))
     }
 
-    /// Filled when the host key has been accepted.
-    pub(super) fn host_key(&self) -> Arc<OnceLock<HostKey>> {
-        Arc::clone(&self.host_key)
+    /// Filled when the host key has been judged.
+    pub(super) fn shown(&self) -> Arc<Mutex<Shown>> {
+        Arc::clone(&self.shown)
     }
 
     /// Set when both sides have agreed to compress.
     pub(super) fn compressed(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.compressed)
     }
+}
+
+/// What the server has shown in the first key exchange.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    pub(super) key: Option<Examined>,
+    /// The host key algorithm that both sides have agreed on.
+    pub(super) agreed: Option<String>,
 }
 
 /// Why the connection's task ends.
@@ -89,8 +97,8 @@ impl Handler for Events {
         if shown.certificate().is_some() {
             return Ok(false);
         }
-        let accepted = self.check.check(&shown.public_key()).await.map_err(HandlerError::HostKey)?;
-        let _ = self.host_key.set(accepted);
+        let examined = self.check.examine(&shown.public_key()).await.map_err(HandlerError::HostKey)?;
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).key = Some(examined);
         Ok(true)
     }
 
@@ -98,6 +106,11 @@ impl Handler for Events {
         let is_none = |compression: &Compression| matches!(compression, Compression::None);
         let compressed = !is_none(&names.client_compression) && !is_none(&names.server_compression);
         self.compressed.store(compressed, Ordering::Relaxed);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(key), None) = (&shown.key, &shown.agreed) {
+            self.check.has_agreed_type(key, &names.key).map_err(HandlerError::HostKey)?;
+            shown.agreed = Some(names.key.to_string());
+        }
         Ok(())
     }
 

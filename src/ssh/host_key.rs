@@ -1,18 +1,34 @@
 //! Which host keys are believed: the policy, and the file that they are kept in.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{DirBuilder, File},
+    io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
-use russh::keys::PublicKey;
+use russh::keys::{Algorithm, PublicKey};
+use rustix::fs::{Mode, OFlags};
+
+mod error;
+mod forget;
+#[cfg(test)]
+mod tests;
 
 use super::{
-    known_hosts::{HostKeyBlob, Record, Verdict, host_name, judge, records},
+    algorithms,
+    known_hosts::{HostKeyBlob, Oddity, Record, Records, Verdict, host_name, is_host, judge, records},
     quote,
 };
+use crate::files::{self, FileFault, Opened, Ownership};
+
+pub use error::HostKeyError;
+
+/// The largest file of known hosts: more than 100,000 lines.
+const LARGEST_FILE: usize = 16 * 1024 * 1024;
+
+/// The shortest RSA key that is believed, as in OpenSSH's distributions and NIST SP 800-131A.
+const MIN_RSA_BITS: usize = 2048;
 
 /// What happens with a host key, spelled as OpenSSH spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,8 +37,8 @@ pub enum StrictHostKeyChecking {
     Yes,
     /// Record the key of a host that is not on record; refuse a changed or revoked key.
     AcceptNew,
-    /// Accept whatever key the server shows, revoked ones included, and record none. Whoever sits in between is let in. A
-    /// key that is on record otherwise is warned of in the log.
+    /// Check nothing: accept whatever key the server shows, revoked ones included, and record none. Whoever intercepts the
+    /// connection is let in. An objection is logged as a warning. Weak RSA keys are refused all the same.
     Off,
 }
 
@@ -30,8 +46,10 @@ pub enum StrictHostKeyChecking {
 #[derive(Debug, Clone)]
 pub struct HostKeyCheck {
     policy: Option<StrictHostKeyChecking>,
-    known_hosts: PathBuf,
-    name: String,
+    /// All are read; new keys go into the first.
+    known_hosts: Vec<PathBuf>,
+    /// As it is recorded; an error of the caller's that shows when the check is used.
+    name: Result<String, String>,
     /// The only key that is accepted.
     pinned: Option<HostKey>,
 }
@@ -46,111 +64,33 @@ pub struct HostKey {
     pub fingerprint: String,
     /// Whether it was recorded just now.
     pub newly_recorded: bool,
+    /// Whether a file of known hosts has it, so that the next connection can tell a change.
+    pub is_recorded: bool,
 }
 
-/// Why a host key was not accepted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HostKeyError {
-    /// The caller did not say which host keys are accepted.
-    #[error("no policy for host keys was given")]
-    NoPolicy,
-    /// What the server calls its host key cannot be written down.
-    #[error("the server's host key makes no sense")]
-    Malformed,
-    /// The file of known hosts cannot be read.
-    #[error("cannot read the known hosts in {}: {source}", quote::path(.path))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A new host key cannot be recorded.
-    #[error(
-        "cannot record the host key in {}: {source}; name a file that can be written, or connect with \
-         StrictHostKeyChecking=off, which checks nothing", quote::path(.path)
-    )]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The host is not on record, and the policy is to refuse those. Keys are given as type and fingerprint.
-    #[error(
-        "the host key of {host} is not known: {shown}; compare it with what `ssh-keygen -l` prints on the host, then \
-         connect once with StrictHostKeyChecking=accept-new to record it in {}", quote::path(.known_hosts)
-    )]
-    Unknown {
-        /// The host as it would be recorded.
-        host: String,
-        /// The key that the server shows.
-        shown: String,
-        /// The file of known hosts.
-        known_hosts: PathBuf,
-    },
-    /// The host is on record with another key.
-    #[error(
-        "the host key of {host} has changed, or somebody sits in between: the server shows {shown}, but {}:{line} has \
-         {known}. If the host was installed anew, remove the old key with: {}", quote::path(.known_hosts), self.removal()
-    )]
-    Changed {
-        /// The host as it is recorded.
-        host: String,
-        /// The key that the server shows.
-        shown: String,
-        /// The key on record.
-        known: String,
-        /// The file of known hosts.
-        known_hosts: PathBuf,
-        /// The line of the key on record.
-        line: usize,
-    },
-    /// The key is marked as revoked.
-    #[error(
-        "the host key of {host} is revoked: {shown} ({}:{line}); whoever has it is not to be trusted",
-        quote::path(.known_hosts)
-    )]
-    Revoked {
-        /// The host.
-        host: String,
-        /// The key that the server shows.
-        shown: String,
-        /// The file of known hosts.
-        known_hosts: PathBuf,
-        /// The line that revokes it.
-        line: usize,
-    },
-    /// It is not the key that it has to be. Keys are given as type and fingerprint.
-    #[error("{host} shows another host key than before: {shown}, not {expected}")]
-    NotPinned {
-        /// The host as it would be recorded.
-        host: String,
-        /// The key that the server shows.
-        shown: String,
-        /// The key that was accepted before.
-        expected: String,
-    },
-}
-
-impl HostKeyError {
-    /// The command that removes the old key.
-    fn removal(&self) -> String {
-        match self {
-            Self::Changed { host, known_hosts, .. } => {
-                format!("ssh-keygen -R {} -f {}", quote::text(host), quote::path(known_hosts))
-            }
-            _ => String::new(),
-        }
-    }
+/// A key that may be accepted once the signature with it is judged too.
+#[derive(Debug)]
+pub(super) struct Examined {
+    pub(super) key: HostKey,
+    blob: HostKeyBlob,
+    is_new: bool,
 }
 
 impl HostKeyCheck {
     /// A check for `host` and `port` against a file in OpenSSH's format. The file, and the directories to it, are made
-    /// when the first key is recorded.
+    /// when the first key is recorded. `/dev/null` is no file: every host is new, and no key is recorded.
+    ///
+    /// A `host` that a line of such a file cannot carry is [`HostKeyError::NotAHost`] when a connection is made.
     pub fn new(policy: StrictHostKeyChecking, known_hosts: PathBuf, host: &str, port: u16) -> Self {
-        Self { policy: Some(policy), known_hosts, name: host_name(host, port), pinned: None }
+        Self::with_files(policy, vec![known_hosts], host, port)
+    }
+
+    /// The same with any number of files: all are read, and new keys are recorded in the first. Without a file every host
+    /// is new.
+    pub fn with_files(policy: StrictHostKeyChecking, mut known_hosts: Vec<PathBuf>, host: &str, port: u16) -> Self {
+        known_hosts.retain(|path| path != Path::new("/dev/null"));
+        let name = if is_host(host) { Ok(host_name(host, port)) } else { Err(host.escape_debug().take(80).collect()) };
+        Self { policy: Some(policy), known_hosts, name, pinned: None }
     }
 
     /// Accepts no other key than `key`, whatever the policy, and that one as far as the policy does: for another
@@ -162,11 +102,12 @@ impl HostKeyCheck {
 
     /// Refuses every key.
     pub(super) fn none() -> Self {
-        Self { policy: None, known_hosts: PathBuf::new(), name: String::new(), pinned: None }
+        Self { policy: None, known_hosts: Vec::new(), name: Ok(String::new()), pinned: None }
     }
 
     /// The types of the keys on record for the host. Cancel safe.
     pub(super) async fn known_types(&self) -> Result<Vec<String>, HostKeyError> {
+        self.name()?;
         match self.policy {
             None => Err(HostKeyError::NoPolicy),
             Some(_) if let Some(key) = &self.pinned => Ok(vec![key.key_type.clone()]),
@@ -175,12 +116,45 @@ impl HostKeyCheck {
         }
     }
 
-    /// Decides about the key that the server has proven to hold. Cancelling it may leave the key recorded.
-    pub(super) async fn check(&self, shown: &PublicKey) -> Result<HostKey, HostKeyError> {
-        let Some(shown) = shown.to_bytes().ok().and_then(HostKeyBlob::new) else {
+    /// Decides about the key that the server has proven to hold; nothing is recorded yet. Cancel safe.
+    pub(super) async fn examine(&self, shown: &PublicKey) -> Result<Examined, HostKeyError> {
+        let Some(blob) = shown.to_bytes().ok().and_then(HostKeyBlob::new) else {
             return Err(HostKeyError::Malformed);
         };
-        self.on_file(move |check| check.decide(&shown)).await
+        let bits = shown.key_data().rsa().map(|key| usize::try_from(key.key_size()).unwrap_or_default());
+        if let Some(bits) = bits.filter(|&bits| bits < MIN_RSA_BITS) {
+            return Err(HostKeyError::WeakRsa { host: self.name()?, bits });
+        }
+        self.on_file(move |check| check.decide(blob)).await
+    }
+
+    /// Whether the key is of the kind that was agreed on.
+    pub(super) fn has_agreed_type(&self, examined: &Examined, agreed: &Algorithm) -> Result<(), HostKeyError> {
+        let used = examined.blob.key_type();
+        self.is_as_agreed(used == algorithms::key_type(agreed), agreed.as_str(), used)
+    }
+
+    /// Whether the signature, as it came, was made with the algorithm that was agreed on.
+    pub(super) fn has_agreed_signature(&self, signature: &[u8], agreed: &str) -> Result<(), HostKeyError> {
+        let used = HostKeyBlob::new(signature.to_vec()).ok_or(HostKeyError::Malformed)?;
+        self.is_as_agreed(used.key_type() == agreed, agreed, used.key_type())
+    }
+
+    fn is_as_agreed(&self, is_so: bool, agreed: &str, used: &str) -> Result<(), HostKeyError> {
+        if is_so {
+            return Ok(());
+        }
+        let used = used.escape_debug().take(80).collect();
+        Err(HostKeyError::NotAsAgreed { host: self.name()?, agreed: agreed.to_owned(), used })
+    }
+
+    /// Records a key that is new. Where that is not possible it is accepted for this connection, with a warning, as ssh
+    /// does. Cancelling it may leave the key recorded.
+    pub(super) async fn record(&self, examined: Examined) -> Result<HostKey, HostKeyError> {
+        if !examined.is_new {
+            return Ok(examined.key);
+        }
+        self.on_file(move |check| check.record_in_file(&examined)).await
     }
 
     /// Files are slow: they are read on a thread that may wait.
@@ -191,236 +165,169 @@ impl HostKeyCheck {
         let check = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&check)).await;
         done.unwrap_or_else(|stopped| {
-            Err(HostKeyError::Unreadable { path: self.known_hosts.clone(), source: io::Error::other(stopped) })
+            let path = self.known_hosts.first().cloned().unwrap_or_default();
+            Err(HostKeyError::Unreadable { path, source: io::Error::other(stopped) })
         })
     }
 
-    fn read_types(&self) -> Result<Vec<String>, HostKeyError> {
-        let records = records(&self.read()?, &self.name);
-        let valid = records.iter().filter(|record| !record.revoked);
-        Ok(valid.map(|record| record.key.key_type().to_owned()).collect())
+    fn name(&self) -> Result<String, HostKeyError> {
+        self.name.clone().map_err(|host| HostKeyError::NotAHost { host })
     }
 
-    fn decide(&self, shown: &HostKeyBlob) -> Result<HostKey, HostKeyError> {
+    fn read_types(&self) -> Result<Vec<String>, HostKeyError> {
+        let mut types = Vec::new();
+        for path in &self.known_hosts {
+            let file = read(path)?;
+            if let Some(ownership) = file.as_ref().map(|file| file.ownership) {
+                warn_of_writers(path, ownership);
+            }
+            types.extend(self.records_of(file).types().map(ToOwned::to_owned));
+        }
+        Ok(types)
+    }
+
+    fn decide(&self, blob: HostKeyBlob) -> Result<Examined, HostKeyError> {
         let policy = self.policy.ok_or(HostKeyError::NoPolicy)?;
-        self.compare_with_pinned(shown)?;
+        self.compare_with_pinned(&blob)?;
         if policy == StrictHostKeyChecking::Off {
-            if let Some(objection) = self.objection(shown) {
+            if let Err(objection) = self.is_known(&blob) {
                 tracing::warn!("{objection}; accepted all the same: StrictHostKeyChecking is off");
             }
-            return Ok(accepted(shown, false));
+            return Ok(Examined { key: accepted(&blob, false), blob, is_new: false });
         }
-        if self.is_known(&self.read()?, shown)? {
-            return Ok(accepted(shown, false));
+        let is_new = !self.is_known(&blob)?;
+        if is_new && policy == StrictHostKeyChecking::Yes {
+            return Err(HostKeyError::Unknown { host: self.name()?, shown: blob.to_string() });
         }
-        match policy {
-            StrictHostKeyChecking::AcceptNew => self.record(shown),
-            _ => Err(self.unknown(shown)),
-        }
-    }
-
-    /// What a check would have against the key, where there is a file to check with.
-    fn objection(&self, shown: &HostKeyBlob) -> Option<HostKeyError> {
-        self.is_known(&self.read().ok()?, shown).err()
+        Ok(Examined { key: accepted(&blob, !is_new), blob, is_new })
     }
 
     fn compare_with_pinned(&self, shown: &HostKeyBlob) -> Result<(), HostKeyError> {
         match &self.pinned {
             Some(key) if (key.key_type.as_str(), &key.fingerprint) != (shown.key_type(), &shown.fingerprint()) => {
                 let expected = format!("{} {}", key.key_type, key.fingerprint);
-                Err(HostKeyError::NotPinned { host: self.name.clone(), shown: shown.to_string(), expected })
+                Err(HostKeyError::NotPinned { host: self.name()?, shown: shown.to_string(), expected })
             }
             _ => Ok(()),
         }
     }
 
     /// Whether the key is on record; an error if it must not be accepted.
-    fn is_known(&self, file: &[u8], shown: &HostKeyBlob) -> Result<bool, HostKeyError> {
-        let (host, known_hosts) = (self.name.clone(), self.known_hosts.clone());
-        match judge(&records(file, &self.name), shown) {
+    fn is_known(&self, shown: &HostKeyBlob) -> Result<bool, HostKeyError> {
+        let mut verdicts = Vec::with_capacity(self.known_hosts.len());
+        for path in &self.known_hosts {
+            verdicts.push((judge(&self.records_of(read(path)?), shown), path));
+        }
+        // What stands against the key in any file outweighs what stands for it in another.
+        verdicts.sort_by_key(|(verdict, _)| verdict.weight());
+        verdicts.into_iter().next().map_or(Ok(false), |(verdict, path)| self.heed(verdict, path, shown))
+    }
+
+    fn heed(&self, verdict: Verdict, path: &Path, shown: &HostKeyBlob) -> Result<bool, HostKeyError> {
+        let (host, known_hosts, shown) = (self.name()?, path.to_owned(), shown.to_string());
+        match verdict {
             Verdict::Known => Ok(true),
             Verdict::Unknown => Ok(false),
             Verdict::Changed(Record { key, line, .. }) => {
-                Err(HostKeyError::Changed { host, shown: shown.to_string(), known: key.to_string(), known_hosts, line })
+                Err(HostKeyError::Changed { host, shown, known: key.to_string(), known_hosts, line })
             }
-            Verdict::Revoked(Record { line, .. }) => {
-                Err(HostKeyError::Revoked { host, shown: shown.to_string(), known_hosts, line })
-            }
+            Verdict::Revoked(Record { line, .. }) => Err(HostKeyError::Revoked { host, shown, known_hosts, line }),
+            Verdict::Odd(Oddity { line, what, .. }) => Err(HostKeyError::Odd { host, known_hosts, line, what }),
         }
     }
 
-    /// Adds the key to the file, unless another process was faster.
-    fn record(&self, shown: &HostKeyBlob) -> Result<HostKey, HostKeyError> {
-        let mut file = open_to_append(&self.known_hosts).map_err(|source| self.unwritable(source))?;
-        let mut content = Vec::new();
-        file.read_to_end(&mut content).map_err(|source| self.unwritable(source))?;
-        if self.is_known(&content, shown)? {
-            return Ok(accepted(shown, false));
+    /// Adds the key to the first file, unless another process was faster.
+    fn record_in_file(&self, examined: &Examined) -> Result<HostKey, HostKeyError> {
+        let Some(path) = self.known_hosts.first() else { return Ok(examined.key.clone()) };
+        let mut file = match lock_to_append(path) {
+            Ok(file) => file,
+            Err(error) => {
+                self.warn_unrecorded(path, &error);
+                return Ok(examined.key.clone());
+            }
+        };
+        // Under the lock, and by this very file: another process may have recorded the host meanwhile.
+        let content = read_opened(path, &file)?;
+        let verdict = judge(&records(&content, &self.name()?), &examined.blob);
+        if self.heed(verdict, path, &examined.blob)? {
+            return Ok(HostKey { is_recorded: true, ..examined.key.clone() });
         }
         let separator = if content.last().is_some_and(|&last| last != b'\n') { "\n" } else { "" };
-        let line = format!("{separator}{}\n", shown.line_for(&self.name));
-        file.write_all(line.as_bytes()).map_err(|source| self.unwritable(source))?;
-        Ok(accepted(shown, true))
-    }
-
-    fn read(&self) -> Result<Vec<u8>, HostKeyError> {
-        match std::fs::read(&self.known_hosts) {
-            Ok(content) => Ok(content),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => Err(HostKeyError::Unreadable { path: self.known_hosts.clone(), source }),
+        let line = format!("{separator}{}\n", examined.blob.line_for(&self.name()?));
+        if let Err(error) = file.write_all(line.as_bytes()) {
+            self.warn_unrecorded(path, &error);
+            // A half line would be a line that cannot be understood.
+            let _ = file.set_len(u64::try_from(content.len()).unwrap_or(u64::MAX));
+            return Ok(examined.key.clone());
         }
+        Ok(HostKey { newly_recorded: true, is_recorded: true, ..examined.key.clone() })
     }
 
-    fn unwritable(&self, source: io::Error) -> HostKeyError {
-        HostKeyError::Unwritable { path: self.known_hosts.clone(), source }
+    fn warn_unrecorded(&self, path: &Path, error: &io::Error) {
+        let (host, path) = (self.name.as_deref().unwrap_or_default(), quote::path(path));
+        tracing::warn!("cannot record the host key of {host} in {path}: {error}; it is accepted for this run only");
     }
 
-    fn unknown(&self, shown: &HostKeyBlob) -> HostKeyError {
-        HostKeyError::Unknown {
-            host: self.name.clone(),
-            shown: shown.to_string(),
-            known_hosts: self.known_hosts.clone(),
-        }
+    fn records_of(&self, file: Option<KnownHosts>) -> Records {
+        file.map_or_else(Records::default, |file| records(&file.content, self.name.as_deref().unwrap_or_default()))
     }
 }
 
-fn accepted(shown: &HostKeyBlob, newly_recorded: bool) -> HostKey {
-    HostKey { key_type: shown.key_type().to_owned(), fingerprint: shown.fingerprint(), newly_recorded }
+/// A file of known hosts as it was read.
+struct KnownHosts {
+    content: Vec<u8>,
+    ownership: Ownership,
+}
+
+/// The file as it is now; nothing where there is none.
+fn read(path: &Path) -> Result<Option<KnownHosts>, HostKeyError> {
+    let read = || {
+        let mut file = Opened::open(path)?;
+        Ok(KnownHosts { content: file.read(LARGEST_FILE)?.to_vec(), ownership: file.ownership })
+    };
+    match read() {
+        Ok(file) => Ok(Some(file)),
+        Err(fault) if FileFault::is_missing(&fault) => Ok(None),
+        Err(fault) => Err(HostKeyError::Unreadable { path: path.to_owned(), source: fault.into() }),
+    }
+}
+
+fn read_opened(path: &Path, file: &File) -> Result<Vec<u8>, HostKeyError> {
+    let read = |file: File| Ok::<_, FileFault>(Opened::judge(file)?.read(LARGEST_FILE)?.to_vec());
+    let unreadable = |source| HostKeyError::Unreadable { path: path.to_owned(), source };
+    read(file.try_clone().map_err(unreadable)?).map_err(|fault| unreadable(fault.into()))
+}
+
+/// Who may change the file decides which host keys are believed.
+fn warn_of_writers(path: &Path, ownership: Ownership) {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let sticky = 0o1000;
+    let directory = std::fs::metadata(directory).map(|metadata| Ownership::of(&metadata));
+    let is_open = |of: Ownership| of.others_may_write() && !(of.is_trusted() && of.mode & sticky != 0);
+    let path = quote::path(path);
+    if ownership.others_may_write() {
+        tracing::warn!("others may write the known hosts in {path}, and so decide which host keys are accepted");
+    } else if directory.is_ok_and(is_open) {
+        tracing::warn!("others may write the directory of {path}, and so decide which host keys are accepted");
+    }
+}
+
+fn accepted(shown: &HostKeyBlob, is_recorded: bool) -> HostKey {
+    let (key_type, fingerprint) = (shown.key_type().to_owned(), shown.fingerprint());
+    HostKey { key_type, fingerprint, newly_recorded: false, is_recorded }
 }
 
 /// Opens the file for this process alone among those that record keys; dropping it unlocks it.
-fn open_to_append(path: &Path) -> io::Result<File> {
+fn lock_to_append(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() {
+        return Err(FileFault::NotAFile(files::kind_of(kind)).into());
+    }
     file.lock()?;
     Ok(file)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use StrictHostKeyChecking::{AcceptNew, Off, Yes};
-
-    use super::*;
-
-    fn key(body: u8) -> HostKeyBlob {
-        let mut blob = b"\0\0\0\x0bssh-ed25519".to_vec();
-        blob.push(body);
-        HostKeyBlob::new(blob).expect("a type")
-    }
-
-    fn check(policy: StrictHostKeyChecking, file: &Path) -> HostKeyCheck {
-        HostKeyCheck::new(policy, file.to_owned(), "i-0abc", 2222)
-    }
-
-    #[test]
-    fn accept_new_records_a_key_once_in_a_private_file() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("state/deep/known_hosts");
-        assert!(check(AcceptNew, &file).decide(&key(1)).expect("accepted").newly_recorded);
-        assert!(!check(AcceptNew, &file).decide(&key(1)).expect("accepted").newly_recorded);
-        assert_eq!(std::fs::read_to_string(&file).expect("written"), key(1).line_for("[i-0abc]:2222") + "\n");
-        let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        assert_eq!((mode(&file), mode(file.parent().expect("deep"))), (0o600, 0o700));
-    }
-
-    #[test]
-    fn a_new_line_is_not_glued_to_one_that_lacks_its_end() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("known_hosts");
-        std::fs::write(&file, key(9).line_for("other")).expect("written");
-        check(AcceptNew, &file).decide(&key(1)).expect("accepted");
-        assert!(check(Yes, &file).decide(&key(1)).is_ok());
-        assert!(HostKeyCheck::new(Yes, file, "other", 22).decide(&key(9)).is_ok());
-    }
-
-    #[test]
-    fn a_changed_key_is_refused_with_both_fingerprints_and_the_command_that_removes_the_old_one() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("known hosts");
-        check(AcceptNew, &file).decide(&key(1)).expect("accepted");
-        let error = check(AcceptNew, &file).decide(&key(2)).expect_err("changed").to_string();
-        let file = quote::path(&file);
-        assert!(error.contains(&key(1).fingerprint()) && error.contains(&key(2).fingerprint()), "{error}");
-        assert!(error.contains(&format!("{file}:1 has ssh-ed25519 SHA256:")), "{error}");
-        assert!(error.ends_with(&format!("ssh-keygen -R '[i-0abc]:2222' -f {file}")), "{error}");
-    }
-
-    #[test]
-    fn yes_refuses_a_host_that_is_not_on_record_and_writes_nothing() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("known_hosts");
-        let error = check(Yes, &file).decide(&key(1)).expect_err("unknown").to_string();
-        assert!(error.contains(&key(1).fingerprint()) && error.contains("accept-new"), "{error}");
-        assert!(!file.exists());
-    }
-
-    #[test]
-    fn off_accepts_everything_and_writes_no_file() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("known_hosts");
-        std::fs::write(&file, format!("@revoked {}", key(1).line_for("*"))).expect("written");
-        assert!(check(Off, &file).decide(&key(1)).is_ok());
-        assert!(check(Off, &file).objection(&key(1)).is_some() && check(Off, &file).objection(&key(2)).is_none());
-        let error = check(AcceptNew, &file).decide(&key(1)).expect_err("revoked");
-        assert!(error.to_string().contains("is revoked"), "{error}");
-        assert!(check(Off, &dir.path().join("none")).decide(&key(1)).is_ok());
-        assert!(!dir.path().join("none").exists());
-    }
-
-    #[test]
-    fn without_a_policy_every_key_is_refused() {
-        assert!(matches!(HostKeyCheck::none().decide(&key(1)), Err(HostKeyError::NoPolicy)));
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_is_an_error_and_not_an_empty_one() {
-        let dir = tempfile::tempdir().expect("a directory");
-        assert!(matches!(check(AcceptNew, dir.path()).decide(&key(1)), Err(HostKeyError::Unreadable { .. })));
-        std::fs::write(dir.path().join("file"), "").expect("written");
-        let below_a_file = dir.path().join("file/known_hosts");
-        assert!(check(AcceptNew, &below_a_file).decide(&key(1)).is_err());
-    }
-
-    #[test]
-    fn concurrent_first_connections_record_a_key_once() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("known_hosts");
-        let new = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| check(AcceptNew, &file).decide(&key(1)).expect("accepted"))).collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok()).filter(|key| key.newly_recorded).count()
-        });
-        assert_eq!(new, 1);
-        assert_eq!(std::fs::read_to_string(&file).expect("written").lines().count(), 1);
-    }
-
-    #[test]
-    fn the_types_on_record_are_reported_without_revoked_ones() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("known_hosts");
-        let name = "[i-0abc]:2222";
-        std::fs::write(&file, format!("@revoked {}\n", key(2).line_for(name))).expect("written");
-        assert!(check(Yes, &file).read_types().expect("read").is_empty());
-        check(AcceptNew, &file).decide(&key(1)).expect("accepted");
-        assert_eq!(check(Yes, &file).read_types().expect("read"), ["ssh-ed25519"]);
-    }
-
-    #[test]
-    fn a_pinned_key_is_the_only_one_whatever_the_policy_and_is_still_checked() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("known_hosts");
-        let first = check(AcceptNew, &file).decide(&key(1)).expect("accepted");
-        for policy in [Yes, AcceptNew, Off] {
-            let pinned = check(policy, &file).pinned(first.clone());
-            assert!(pinned.decide(&key(1)).is_ok());
-            assert!(matches!(pinned.decide(&key(2)), Err(HostKeyError::NotPinned { .. })), "{policy:?}");
-        }
-        std::fs::write(&file, key(2).line_for("[i-0abc]:2222")).expect("written");
-        let changed = check(AcceptNew, &file).pinned(first).decide(&key(1));
-        assert!(matches!(changed, Err(HostKeyError::Changed { .. })));
-    }
 }

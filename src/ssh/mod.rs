@@ -19,7 +19,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -51,7 +51,7 @@ mod transport;
 
 pub mod sftp;
 
-use handler::{Events, HandlerError};
+use handler::{Events, HandlerError, Shown};
 use transport::{Transport, TransportState};
 
 pub use agent::{AgentError, AgentKey, SshAgent};
@@ -225,20 +225,35 @@ impl SessionBuilder {
         let config = config(preferred, self.interactive, self.keepalive, self.limits);
         let (stream, transport) = Transport::new(stream);
         let cut = CutOnDrop(Some(Arc::clone(&transport)));
-        let (events, shared) = Events::new(check, self.on_banner, transport, self.keepalive.patience());
-        let (host_key, compressed) = (events.host_key(), events.compressed());
+        let (events, shared) = Events::new(Arc::clone(&check), self.on_banner, transport, self.keepalive.patience());
+        let (shown, compressed) = (events.shown(), events.compressed());
         let mut handle = match russh::client::connect_stream(Arc::new(config), stream, events).await {
             Ok(handle) => handle,
             Err(error) => return Err(shared.why(error).await),
         };
+        let host_key = accept_host_key(&check, &shown, &handle).await?;
         stage("key exchange", started);
         let started = Instant::now();
         auth::authenticate(&mut handle, &shared, &self.user, &self.identities).await?;
         stage("authentication", started);
         cut.disarm();
-        let host_key = host_key.get().cloned();
         Ok(Session { handle, shared, host_key, is_compressed: compressed.load(Ordering::Relaxed) })
     }
+}
+
+/// The server's host key, judged once more by the signature made with it, and recorded if it is new. russh shows that
+/// signature only when the key exchange is over; nothing of the login has been sent yet.
+async fn accept_host_key(
+    check: &HostKeyCheck,
+    shown: &Mutex<Shown>,
+    handle: &Handle<Events>,
+) -> Result<Option<HostKey>, SshError> {
+    let Shown { key, agreed } = std::mem::take(&mut *shown.lock().unwrap_or_else(PoisonError::into_inner));
+    let (Some(key), Some(agreed), Some(binding)) = (key, agreed, handle.agent_session_binding()) else {
+        return Err(HostKeyError::Malformed.into());
+    };
+    check.has_agreed_signature(binding.signature(), &agreed)?;
+    Ok(Some(check.record(key).await?))
 }
 
 impl fmt::Debug for SessionBuilder {

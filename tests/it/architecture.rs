@@ -16,6 +16,7 @@ struct Room {
 const NO_PRINTING: &[&str] = &["println!", "eprintln!", "print!(", "eprint!("];
 
 const ROOMS: &[Room] = &[
+    Room { name: "files", may_import: &[], banned: &["async ", ".await", "tokio", "aws_", "russh"] },
     Room {
         name: "wire",
         may_import: &[],
@@ -26,18 +27,22 @@ const ROOMS: &[Room] = &[
         may_import: &["wire"],
         banned: &["async ", ".await", "tokio", "Instant::now", "SystemTime::now", "Uuid::new_v4", "aws_", "russh"],
     },
-    Room { name: "stream", may_import: &["datachannel"], banned: &["aws_", "russh", "AWS-StartSSHSession"] },
-    Room { name: "aws", may_import: &["stream"], banned: &["tungstenite", "russh"] },
-    Room { name: "ssh", may_import: &[], banned: &["aws_", "tungstenite", "ssm", "Ssm", "SSM"] },
-    Room { name: "copy", may_import: &["ssh"], banned: &["aws_", "tungstenite", "clap::", "indicatif", "termios"] },
+    Room { name: "stream", may_import: &["datachannel", "files"], banned: &["aws_", "russh", "AWS-StartSSHSession"] },
+    Room { name: "aws", may_import: &["stream", "files"], banned: &["tungstenite", "russh"] },
+    Room { name: "ssh", may_import: &["files"], banned: &["aws_", "tungstenite", "ssm", "Ssm", "SSM"] },
+    Room {
+        name: "copy",
+        may_import: &["ssh", "files"],
+        banned: &["aws_", "tungstenite", "clap::", "indicatif", "termios"],
+    },
     Room {
         name: "client",
-        may_import: &["aws", "copy", "datachannel", "ssh", "stream", "wire"],
+        may_import: &["aws", "copy", "datachannel", "files", "ssh", "stream", "wire"],
         banned: &["tungstenite", "russh::", "clap::"],
     },
     Room {
         name: "cli",
-        may_import: &["aws", "client", "copy", "datachannel", "ssh", "stream", "wire"],
+        may_import: &["aws", "client", "copy", "datachannel", "files", "ssh", "stream", "wire"],
         banned: &["russh::", "tungstenite::", "aws_sdk_ssm::", "aws_config::"],
     },
 ];

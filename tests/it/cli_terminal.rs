@@ -207,7 +207,7 @@ async fn a_passphrase_is_asked_for_without_showing_it_and_again_when_it_is_wrong
     let mut terminal = Terminal::start(Cli::in_lab(&lab).args(args));
     terminal.see("Passphrase for ").await;
     terminal.type_keys("wrong pony\r").await;
-    terminal.see("Wrong. Passphrase for ").await;
+    terminal.see("Wrong passphrase, try again for ").await;
     terminal.type_keys("correct horse\r").await;
     terminal.see("in-16").await;
     assert_eq!(terminal.wait().await, 0);

@@ -117,6 +117,17 @@ async fn a_changed_host_key_stops_the_connection_before_the_login() {
 }
 
 #[tokio::test]
+async fn a_short_rsa_host_key_is_refused_before_the_login_whatever_the_policy_and_never_recorded() {
+    let sshd = Sshd::with(&["rsa -b 1024"], "RequiredRSASize 1024");
+    for policy in [StrictHostKeyChecking::AcceptNew, StrictHostKeyChecking::Off] {
+        let check = HostKeyCheck::new(policy, sshd.known_hosts(), "node", sshd.address().port());
+        let error = connect(&sshd, sshd.client().host_keys(check)).await.expect_err("weak");
+        assert!(matches!(&error, SshError::HostKey(HostKeyError::WeakRsa { bits: 1024, .. })), "{error}");
+    }
+    assert!(!sshd.known_hosts().exists() && !sshd.log().contains("userauth"), "{}", sshd.log());
+}
+
+#[tokio::test]
 async fn an_unknown_host_is_refused_when_only_known_ones_may_be_met() {
     let sshd = Sshd::start();
     let check = HostKeyCheck::new(StrictHostKeyChecking::Yes, sshd.known_hosts(), "node", 22);

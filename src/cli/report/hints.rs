@@ -7,7 +7,7 @@ use crate::client::ClientError;
 use crate::copy::CopyError;
 use crate::copy::scp::ScpError;
 use crate::datachannel::ChannelError;
-use crate::ssh::{AuthenticationError, Lost, SshError};
+use crate::ssh::{AuthenticationError, HostKeyError, Lost, SshError};
 use crate::stream::{Denied, DialError, ServiceError, StreamError};
 
 /// What the agent reports, a minute later, when its worker has crashed. A port on which nothing listens makes it crash
@@ -51,6 +51,9 @@ fn hint(line: impl Into<String>) -> Hint {
 /// What is wrong with a key file says itself what to do about it.
 fn identity_hints(error: &IdentityError) -> Vec<Hint> {
     match error {
+        IdentityError::PublicAlone { .. } => vec![hint(
+            "name the private key with `-i FILE`, usually the same name without .pub, or add it to an agent (`ssh-add`)",
+        )],
         IdentityError::NoneUsable { .. } | IdentityError::NoHome => {
             vec![hint(
                 "name one with `-i FILE` or SSMSSH_IDENTITY; only you may read it, and nobody may write it: `chmod 0400 FILE`",
@@ -163,9 +166,39 @@ fn listening_hint() -> Hint {
     hint(format!("does an SSH server listen on this port of the node? Another is named with `{}`", port_option()))
 }
 
-/// Host keys and logins say themselves what to do about them.
+/// As many keys as make a server hang up: OpenSSH's takes six (`MaxAuthTries`), each of which may fail once.
+const MANY_KEYS: usize = 5;
+
+fn host_key_hints(error: &HostKeyError) -> Vec<Hint> {
+    match error {
+        HostKeyError::Changed { host, .. } => {
+            vec![hint(format!(
+                "if the host was reinstalled, remove its old key: `ssmssh --forget-host {}`",
+                target(host)
+            ))]
+        }
+        HostKeyError::Odd { .. } => vec![hint("correct or remove the line")],
+        HostKeyError::Unreadable { .. } => vec![hint("name another file with `--known-hosts FILE`")],
+        HostKeyError::WeakRsa { .. } => {
+            vec![hint("give the node a stronger key: `ssh-keygen -A` there makes what is missing, Ed25519 among them")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A recorded name, `host` or `[host]:port`, as the command takes it.
+fn target(host: &str) -> String {
+    let bracketed = host.strip_prefix('[').and_then(|host| host.split_once("]:"));
+    bracketed.map_or_else(|| host.to_owned(), |(host, port)| format!("-p {port} {host}"))
+}
+
+/// Logins say themselves what to do about them.
 fn ssh_hints(error: &SshError) -> Vec<Hint> {
     match error {
+        SshError::HostKey(error) => host_key_hints(error),
+        SshError::Authentication(AuthenticationError::Disconnected { tried, .. }) if tried.len() >= MANY_KEYS => {
+            vec![hint("the server allows only so many keys: name the right one with `-i FILE -o IdentitiesOnly=yes`")]
+        }
         SshError::Authentication(AuthenticationError::NoIdentity { .. }) => vec![hint("name a key with `-i FILE`")],
         SshError::Authentication(AuthenticationError::Refused { .. }) => {
             vec![hint("another user is named with `USER@NODE`, another key with `-i FILE`")]

@@ -32,6 +32,10 @@ pub(crate) struct SsmsshArgs {
     #[arg(short = 'n')]
     pub(crate) null_stdin: bool,
 
+    /// Remove the recorded host key of NODE, and do nothing else
+    #[arg(long)]
+    pub(crate) forget_host: bool,
+
     /// Forward no agent, no X11, no GSSAPI credentials: as it is, in any case
     #[arg(short = 'a', short_aliases = ['x', 'k'], hide = true, action = ArgAction::Count)]
     pub(crate) forward_nothing: u8,

@@ -60,6 +60,9 @@ fn settings(args: impl IntoIterator<Item = OsString>) -> Result<SsmsshSettings, 
 /// Whatever ends it, a signal included, the SSM session is ended too before it returns, as far as 2 s suffice.
 async fn run(settings: &SsmsshSettings, started: Instant) -> Result<u8, CliError> {
     let mut signals = EndSignals::catch().map_err(CliError::Signals)?;
+    if settings.forget_host {
+        return connect::forget(&settings.connection, &settings.target).await.map(|()| 0);
+    }
     let dialer = Dialer::new(&settings.connection);
     let ended = work(settings, &dialer, &mut signals, started).await;
     // What is wrong comes before what may go wrong with the goodbye.

@@ -17,6 +17,8 @@ pub(crate) struct SsmsshSettings {
     pub(crate) command: Option<Vec<u8>>,
     pub(crate) request_tty: RequestTty,
     pub(crate) null_stdin: bool,
+    /// Remove the host key on record, and do nothing else.
+    pub(crate) forget_host: bool,
     /// The terminal's type, for the pseudo-terminal.
     pub(crate) term: String,
     /// Variables to set on the node, where its SSH server accepts them.
@@ -39,6 +41,7 @@ impl SsmsshSettings {
             command: command_line(&args.command),
             request_tty: request_tty(args, &options),
             null_stdin: args.null_stdin,
+            forget_host: args.forget_host,
             term: env.text("TERM")?.unwrap_or_else(|| "dumb".to_owned()),
             remote_env: remote_env.chain(options.set_env.iter().cloned()).collect(),
         })

@@ -2,15 +2,11 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use russh::keys::{Algorithm, HashAlg, PublicKey};
-use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
 mod decode;
@@ -21,14 +17,13 @@ mod pem;
 mod tests;
 
 use super::quote;
+use crate::files::{FileFault, Opened, Ownership};
 use pem::Container;
 
 pub use error::KeyError;
 
 /// The only permission that a private key file may have: its owner reads it.
 const OWNER_READS: u32 = 0o400;
-/// Permission bits with setuid, setgid and sticky.
-const ALL_BITS: u32 = 0o7777;
 /// No private key is larger: the largest RSA key that OpenSSH makes takes a fifth of it.
 const LARGEST_FILE: usize = 64 * 1024;
 
@@ -89,47 +84,26 @@ impl fmt::Debug for KeyFile {
 }
 
 fn read(path: &Path, key: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let unreadable = |source: io::Error| KeyError::Unreadable { key: key.to_owned(), source };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| unreadable(errno.into()))?;
-    let file = File::from(file);
-    judge(&file.metadata().map_err(unreadable)?, rustix::process::geteuid().as_raw(), key)?;
-    // With room for the largest file the buffer never grows, so no copy of the key is left behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(LARGEST_FILE + 1));
-    let limit = u64::try_from(LARGEST_FILE + 1).unwrap_or(u64::MAX);
-    file.take(limit).read_to_end(&mut content).map_err(unreadable)?;
-    if content.len() > LARGEST_FILE {
-        return Err(KeyError::TooLarge { key: key.to_owned() });
-    }
-    Ok(content)
+    let fault = |fault| match fault {
+        FileFault::Io(source) => KeyError::Unreadable { key: key.to_owned(), source },
+        FileFault::NotAFile(what) => KeyError::NotAFile { key: key.to_owned(), what },
+        FileFault::TooLarge => KeyError::TooLarge { key: key.to_owned() },
+    };
+    let mut file = Opened::open(path).map_err(fault)?;
+    judge(file.ownership, rustix::process::geteuid().as_raw(), key)?;
+    file.read(LARGEST_FILE).map_err(fault)
 }
 
 /// Whether a file with these properties may hold a private key of the user `uid`.
-fn judge(file: &std::fs::Metadata, uid: u32, key: &str) -> Result<(), KeyError> {
+fn judge(Ownership { mode, owner }: Ownership, uid: u32, key: &str) -> Result<(), KeyError> {
     let key = key.to_owned();
-    if !file.is_file() {
-        return Err(KeyError::NotAFile { key, what: kind_of(file.file_type()) });
+    if owner != uid && owner != 0 {
+        return Err(KeyError::ForeignOwner { key, owner });
     }
-    if file.uid() != uid && file.uid() != 0 {
-        return Err(KeyError::ForeignOwner { key, owner: file.uid() });
-    }
-    let mode = file.mode() & ALL_BITS;
     if mode & !OWNER_READS != 0 {
         return Err(KeyError::TooOpen { key, mode });
     }
     Ok(())
-}
-
-fn kind_of(kind: std::fs::FileType) -> &'static str {
-    if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a FIFO"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    }
 }
 
 /// A private key to log in with. It is wiped from memory when its last clone is dropped; `Debug` shows its fingerprint only.

@@ -1,6 +1,6 @@
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     time::Duration,
 };
 
@@ -138,7 +138,7 @@ fn any_permission_but_its_owners_reading_is_refused_with_the_command_that_helps(
         let (_dir, path) = file(&vector("ed25519.openssh"), mode);
         let error = KeyFile::open(&path).expect_err("too open");
         if let KeyError::Unreadable { source, .. } = &error {
-            assert_eq!(source.kind(), io::ErrorKind::PermissionDenied, "{mode:o}");
+            assert_eq!(source.kind(), std::io::ErrorKind::PermissionDenied, "{mode:o}");
             continue;
         }
         let path = quote::path(&path);
@@ -165,13 +165,13 @@ fn permissions_are_judged_before_the_content_and_on_what_a_link_leads_to() {
 fn a_file_of_somebody_else_is_refused() {
     let (_dir, path) = file(&vector("ed25519.openssh"), 0o400);
     let metadata = fs::metadata(&path).expect("there");
-    assert!(judge(&metadata, metadata.uid(), "k").is_ok());
-    let result = judge(&metadata, metadata.uid() + 1, "k");
+    assert!(judge(Ownership::of(&metadata), metadata.uid(), "k").is_ok());
+    let result = judge(Ownership::of(&metadata), metadata.uid() + 1, "k");
     if metadata.uid() == 0 {
         assert!(result.is_ok(), "files of root are trusted");
         std::os::unix::fs::chown(&path, Some(4711), None).expect("root may");
         let metadata = fs::metadata(&path).expect("there");
-        assert!(matches!(judge(&metadata, 0, "k"), Err(KeyError::ForeignOwner { owner: 4711, .. })));
+        assert!(matches!(judge(Ownership::of(&metadata), 0, "k"), Err(KeyError::ForeignOwner { owner: 4711, .. })));
     } else {
         assert!(matches!(result, Err(KeyError::ForeignOwner { .. })));
     }

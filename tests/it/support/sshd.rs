@@ -206,8 +206,10 @@ fn program() -> PathBuf {
 }
 
 fn host_key(dir: &Path, key_type: &str) -> String {
-    let path = dir.join(format!("host_{key_type}"));
-    keygen(&["-t", key_type, "-N", "", "-f"], &path);
+    // `rsa -b 1024` is a type too.
+    let path = dir.join(format!("host_{}", key_type.replace(' ', "_")));
+    let words: Vec<_> = ["-t"].into_iter().chain(key_type.split(' ')).chain(["-N", "", "-f"]).collect();
+    keygen(&words, &path);
     format!("HostKey {}\n", path.display())
 }
 
