@@ -23,6 +23,7 @@ mod pacing;
 mod pending;
 mod receive;
 mod rtt;
+mod send_time;
 mod state;
 mod timers;
 mod transmit;
@@ -120,7 +121,7 @@ impl DataChannel {
             response: None,
             finish: Finish::No,
             is_question_wanted: false,
-            pending: Pending::new(config.max_payload),
+            pending: Pending::default(),
             outbox: Outbox::default(),
             window: Window::new(config.max_payload, config.max_in_flight),
             inbox: Inbox::new(config.max_inbox),
@@ -197,8 +198,8 @@ impl DataChannel {
     pub fn write(&mut self, data: &[u8], now: Instant) -> usize {
         let room = if self.takes_writes() { self.room() } else { 0 };
         // A rest of the window smaller than a message is left alone: slivers cost as much as full messages.
-        let taken = if data.len() <= room || room >= self.config.max_payload { data.len().min(room) } else { 0 };
-        self.pending.push(&data[..taken]);
+        let taken = if data.len() <= room || room >= self.window.message() { data.len().min(room) } else { 0 };
+        self.pending.push(&data[..taken], self.window.message());
         if taken < data.len() {
             self.is_writer_waiting = true;
             self.window_filled_at = Some(now);
@@ -246,7 +247,7 @@ impl DataChannel {
 
     /// Whether application bytes may be written and the window has room.
     pub fn is_writable(&self) -> bool {
-        self.takes_writes() && self.room() >= self.config.max_payload
+        self.takes_writes() && self.room() >= self.window.message()
     }
 
     /// Whether the inbox is at its bound: the driver stops reading the socket until `read` made room.
@@ -316,7 +317,7 @@ impl DataChannel {
     fn room(&self) -> usize {
         let bytes = self.window.bytes().saturating_sub(self.pending.bytes() + self.outbox.bytes());
         let messages = config::MAX_MESSAGES_IN_FLIGHT.saturating_sub(self.pending.messages() + self.outbox.span());
-        bytes.min(messages.saturating_mul(self.config.max_payload))
+        bytes.min(messages.saturating_mul(self.window.message()))
     }
 
     /// The writer is called when a whole message fits again.

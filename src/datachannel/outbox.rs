@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::rtt::RttEstimator;
+use super::{rtt::RttEstimator, send_time::SendTime};
 
 /// Between probes, and between transmissions of one message, unless the round trip is longer.
 const MAX_BACK_OFF: Duration = Duration::from_secs(1);
@@ -84,6 +84,7 @@ pub(super) struct Outbox {
     /// All transmissions before this one should have arrived.
     arrived: u64,
     rtt: RttEstimator,
+    send_time: SendTime,
     silence: Silence,
     data_acknowledged: bool,
     /// When data was sent for the first time.
@@ -115,6 +116,9 @@ struct Silence {
     since: Option<Instant>,
     /// Probes unanswered.
     probes: u32,
+    /// How often the timeout has doubled since an acknowledgement told the round trip. An answer that may be one to an
+    /// earlier transmission takes nothing back (RFC 6298, 5.7).
+    doublings: u32,
     /// Messages in the last probe, unless a message that was sent only once has been acknowledged since.
     burst: usize,
 }
@@ -196,7 +200,7 @@ impl Outbox {
     pub(super) fn push(&mut self, frame: Bytes, payload: usize, is_data: bool, now: Instant) {
         let sequence = self.next_sequence();
         if self.is_empty() {
-            self.silence = Silence { since: Some(now), ..Silence::default() };
+            self.silence = Silence { since: Some(now), doublings: self.silence.doublings, ..Silence::default() };
         }
         self.bytes += payload;
         if is_data {
@@ -227,6 +231,7 @@ impl Outbox {
             self.lose(sequence);
         }
         self.silence = Silence { since: Some(now), ..Silence::default() };
+        self.send_time.restart();
     }
 
     /// Takes an acknowledgement. `None` if no message was waiting for it.
@@ -244,14 +249,21 @@ impl Outbox {
         self.silence.since = Some(now);
         self.silence.probes = 0;
         let elapsed = now.saturating_duration_since(sent.at);
+        let least = self.rtt.minimum() + self.send_time.of(sent.payload);
         if sent.transmissions == 1 {
             self.rtt.record(elapsed);
-            self.silence.burst = 0;
+            if self.is_undisturbed() {
+                self.send_time.note(sent.payload, sent.at, self.rtt.minimum(), now);
+            }
+            (self.silence.burst, self.silence.doublings) = (0, 0);
             self.arrived = self.arrived.max(sent.transmission);
+        } else if elapsed >= least {
+            self.silence.doublings = 0;
         } else if elapsed < self.rtt.minimum() {
             // An earlier transmission has arrived: sending it again was a mistake.
             self.rtt.note_overtaking();
         }
+        self.send_time.note_answer(sent.payload, now);
         self.note_overdue();
         self.expire_overdue(now);
         Some(Acknowledged { payload: sent.payload, sent_at: sent.at, is_sample: sent.transmissions == 1 })
@@ -279,8 +291,26 @@ impl Outbox {
         } else {
             self.rtt.timeout()
         };
+        let timeout = timeout + self.send_time_of_next();
         let limit = MAX_BACK_OFF.max(timeout * 2);
-        Some(self.silence.since? + back_off(timeout, self.silence.probes).min(limit))
+        Some(self.silence.since? + back_off(timeout, self.silence.doublings).min(limit))
+    }
+
+    /// How long the message takes to leave that is acknowledged next: the oldest, or the one whose transmission is.
+    fn send_time_of_next(&self) -> Duration {
+        let next = self.flying.values().next().copied();
+        let payloads = next.into_iter().chain([self.base]).filter_map(|sequence| Some(self.entry(sequence)?.payload));
+        payloads.max().map_or(Duration::ZERO, |payload| self.send_time.of(payload))
+    }
+
+    fn entry(&self, sequence: u64) -> Option<&Sent> {
+        let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
+        self.messages.get(index)?.as_ref()
+    }
+
+    /// Nothing is missing, so that whatever is not acknowledged is on its way.
+    fn is_undisturbed(&self) -> bool {
+        self.lost.is_empty() && self.overdue.is_empty() && self.silence.doublings == 0
     }
 
     /// Whether the oldest message is the first that the agent's port must take.
@@ -292,6 +322,7 @@ impl Outbox {
         let answered = self.silence.probes == 0;
         self.silence.burst = if answered { (self.silence.burst * 2).clamp(1, self.messages.len()) } else { 1 };
         self.silence.probes += 1;
+        self.silence.doublings = self.silence.doublings.saturating_add(1);
         self.silence.since = Some(now);
         let stalest: Vec<u64> = self.flying.values().copied().take(self.silence.burst).collect();
         for sequence in stalest {
@@ -318,6 +349,7 @@ impl Outbox {
             if self.is_enough(sequence) {
                 self.take(sequence);
                 self.forgotten += 1;
+                self.silence.since = Some(now);
             } else {
                 self.lose(sequence);
             }

@@ -6,22 +6,18 @@ use crate::wire::FrameBuf;
 
 /// A small write waits in a frame of its own only until the driver asks for it. What is written meanwhile joins it: no
 /// sequence number is given before the frame leaves, so it may still grow.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pending {
-    max_payload: usize,
     frames: VecDeque<FrameBuf>,
     bytes: usize,
 }
 
 impl Pending {
-    pub(super) fn new(max_payload: usize) -> Self {
-        Self { max_payload, frames: VecDeque::new(), bytes: 0 }
-    }
-
-    pub(super) fn push(&mut self, data: &[u8]) {
+    /// Puts at most `max_payload` bytes into a frame.
+    pub(super) fn push(&mut self, data: &[u8], max_payload: usize) {
         self.bytes += data.len();
-        let rest = self.fill_last(data);
-        for payload in rest.chunks(self.max_payload) {
+        let rest = self.fill_last(data, max_payload);
+        for payload in rest.chunks(max_payload.max(1)) {
             let mut frame = FrameBuf::with_capacity(payload.len());
             frame.extend_from_slice(payload);
             self.frames.push_back(frame);
@@ -29,9 +25,9 @@ impl Pending {
     }
 
     /// Returns what did not fit.
-    fn fill_last<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
+    fn fill_last<'a>(&mut self, data: &'a [u8], max_payload: usize) -> &'a [u8] {
         let Some(last) = self.frames.back_mut() else { return data };
-        let (fits, rest) = data.split_at(data.len().min(self.max_payload - last.len()));
+        let (fits, rest) = data.split_at(data.len().min(max_payload.saturating_sub(last.len())));
         last.extend_from_slice(fits);
         rest
     }
@@ -61,11 +57,11 @@ mod tests {
 
     #[test]
     fn small_writes_merge_until_they_are_asked_for() {
-        let mut pending = Pending::new(1000);
-        pending.push(b"one");
+        let mut pending = Pending::default();
+        pending.push(b"one", 1000);
         assert_eq!(lengths(&mut pending), [3]);
-        pending.push(b"two");
-        pending.push(b"three");
+        pending.push(b"two", 1000);
+        pending.push(b"three", 1000);
         assert_eq!((pending.bytes(), pending.messages()), (8, 1));
         assert_eq!(lengths(&mut pending), [8]);
         assert_eq!((pending.bytes(), pending.messages()), (0, 0));
@@ -73,9 +69,9 @@ mod tests {
 
     #[test]
     fn a_large_write_is_cut_at_the_payload_size_and_completes_the_frame_before() {
-        let mut pending = Pending::new(1000);
-        pending.push(&[0; 400]);
-        pending.push(&[0; 2700]);
+        let mut pending = Pending::default();
+        pending.push(&[0; 400], 1000);
+        pending.push(&[0; 2700], 1000);
         assert_eq!(pending.bytes(), 3100);
         assert_eq!(lengths(&mut pending), [1000, 1000, 1000, 100]);
     }

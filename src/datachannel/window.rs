@@ -5,7 +5,11 @@
 //!
 //! ```text
 //!   window = rate × (shortest round trip + TARGET_QUEUE)     at least two messages, at most `max_in_flight`
+//!   message = window / 4                                      at least 4 KiB, at most `max_payload`
 //! ```
+//!
+//! A message takes as long to leave as everything before it, so on a slow link messages are small too: two of 64 KiB would
+//! be two seconds of a link of 60 kB/s.
 //!
 //! The *rate* is that of acknowledged bytes, the highest of the last few rounds. A round lasts until something sent
 //! after its start is acknowledged, so a stall of the node makes one long round and no sudden collapse. Rounds in which
@@ -29,8 +33,12 @@ use super::outbox::Acknowledged;
 
 /// Queueing delay that is paid for never leaving the path idle. A keystroke behind a bulk upload waits so much longer.
 const TARGET_QUEUE: Duration = Duration::from_millis(100);
-/// Window before anything is known. On a slow path it is the longest queue there will be.
-const INITIAL: u64 = 128 << 10;
+/// Window before anything is known: half a second of a link of 60 kB/s.
+const INITIAL: u64 = 32 << 10;
+/// Messages that a window holds at least, so that the path is busy while one of them is acknowledged.
+const MESSAGES: u64 = 4;
+/// Messages are not made smaller than this: their headers would cost more than a twentieth.
+const SMALLEST_MESSAGE: u64 = 4 << 10;
 /// Rounds whose rates count.
 const ROUNDS: usize = 4;
 /// The least a round lasts, so that acknowledgements that arrive in batches give a rate.
@@ -54,6 +62,7 @@ pub(super) enum Limit {
 #[derive(Debug)]
 pub(super) struct Window {
     min: u64,
+    max_payload: u64,
     max: u64,
     bytes: u64,
     /// Bytes a second of the last rounds.
@@ -89,14 +98,21 @@ struct Start {
 impl Window {
     pub(super) fn new(max_payload: usize, max_in_flight: usize) -> Self {
         let max = max_in_flight as u64;
-        let min = (2 * max_payload as u64).min(max);
+        let max_payload = max_payload as u64;
+        let min = (2 * max_payload.min(SMALLEST_MESSAGE)).min(max);
         let bytes = INITIAL.clamp(min, max);
         let (rates, start) = (VecDeque::with_capacity(ROUNDS), Some(Start::default()));
-        Self { min, max, bytes, rates, round: None, shortest: None, start }
+        Self { min, max_payload, max, bytes, rates, round: None, shortest: None, start }
     }
 
     pub(super) fn bytes(&self) -> usize {
         usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
+
+    /// The largest payload to put into one message.
+    pub(super) fn message(&self) -> usize {
+        let bytes = (self.bytes / MESSAGES).max(SMALLEST_MESSAGE).min(self.max_payload);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// A new WebSocket, and perhaps another path: the window stays until that is measured.
@@ -111,7 +127,7 @@ impl Window {
         if let Some(sample) = sample {
             self.note_round_trip(sample, acked.sent_at, now);
         }
-        if limit == Limit::Pace {
+        if limit == Limit::Pace || sample.is_some_and(|sample| self.queue_in(sample) > TARGET_QUEUE) {
             self.start = None;
         }
         if self.start.is_some() && is_limited {
@@ -144,12 +160,15 @@ impl Window {
             }
             self.rates.push_back(rate);
         }
-        let has_queue = sample
-            .zip(self.shortest)
-            .is_some_and(|(sample, shortest)| sample.saturating_sub(shortest.round_trip) > TARGET_QUEUE / 2);
+        let has_queue = sample.is_some_and(|sample| self.queue_in(sample) > TARGET_QUEUE / 2);
         if round.is_limited && self.start.as_mut().is_some_and(|start| start.is_over(rate, has_queue)) {
             self.start = None;
         }
+    }
+
+    /// How long a message has waited in queues.
+    fn queue_in(&self, sample: Duration) -> Duration {
+        self.shortest.map_or(Duration::ZERO, |shortest| sample.saturating_sub(shortest.round_trip))
     }
 
     fn note_round_trip(&mut self, sample: Duration, sent_at: Instant, now: Instant) {
@@ -291,7 +310,7 @@ mod tests {
         assert_eq!(path.window.bytes(), MAX);
         let mut path = Path::new(10_000, 20 * MS);
         path.run(Duration::from_mins(2));
-        assert!((2 * MESSAGE..3 * MESSAGE).contains(&path.window.bytes()), "{:?}", path.window);
+        assert!((MESSAGE / 2..3 * MESSAGE).contains(&path.window.bytes()), "{:?}", path.window);
         assert_eq!(Window::new(MESSAGE, MESSAGE).bytes(), MESSAGE);
     }
 

@@ -33,6 +33,7 @@ pub(crate) struct Link {
     /// By time of arrival, then by order of sending.
     in_transit: BTreeMap<(Instant, u64), Bytes>,
     sent: u64,
+    pub(crate) lost: usize,
     /// When the last bit of what was sent has left.
     idle_at: Option<Instant>,
     last_arrival: Option<Instant>,
@@ -46,6 +47,7 @@ impl Link {
     pub(crate) fn send(&mut self, frame: &Bytes, now: Instant, rng: &mut Rng) {
         let departure = self.departure(frame.len(), now);
         if rng.chance(self.profile.loss) {
+            self.lost += 1;
             return;
         }
         let copies = 1 + u64::from(rng.chance(self.profile.duplication));

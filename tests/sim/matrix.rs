@@ -80,6 +80,79 @@ fn throughput_by_loss_round_trip_and_window() {
     insta::assert_snapshot!(table);
 }
 
+/// Rates of home uplinks and worse, in bytes a second.
+const SLOW_RATES: [u32; 5] = [60_000, 125_000, 250_000, 500_000, 1_000_000];
+
+/// Five seconds of a slow link, more where the path is long; both ways as slow.
+fn slow_upload(rate: u32, delay: u64, payload: usize, loss: u64) -> (Scenario, usize) {
+    let bytes = usize::try_from(rate).expect("small") * (50 + usize::try_from(delay).expect("small")) / 10;
+    let path = Profile { delay: ms(delay), rate: Some(rate), loss, ..Profile::default() };
+    let mut scenario = upload(path, bytes);
+    scenario.down = path;
+    scenario.config = ssmssh::datachannel::Config::default();
+    scenario.config.max_payload = payload;
+    (scenario, bytes)
+}
+
+/// What a run costs: time over what the link needs for the bytes alone, and messages sent again without need.
+struct Cost {
+    time: f64,
+    needless: f64,
+    queued: Duration,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a run's numbers are small")]
+impl Cost {
+    fn of(rate: u32, delay: u64, payload: usize, loss: u64) -> Self {
+        let (scenario, bytes) = slow_upload(rate, delay, payload, loss);
+        let outcome = scenario.run(3);
+        let justified = outcome.lost as f64;
+        let resent = outcome.stats.messages_resent as f64;
+        let ideal = bytes as f64 / f64::from(rate) + 2.0 * ms(delay).as_secs_f64();
+        Self {
+            time: outcome.took.as_secs_f64() / ideal,
+            needless: (resent - justified).max(0.0) / outcome.stats.messages_sent as f64,
+            queued: outcome.upload.latest,
+        }
+    }
+}
+
+#[test]
+fn a_slow_link_carries_what_it_can_and_next_to_nothing_is_sent_twice() {
+    let mut table = String::from(
+        "time over what the link needs, needless resends per message in %, longest wait in ms\n\n\
+         kB/s  delay  loss        1 KiB              16 KiB             32 KiB             64 KiB\n",
+    );
+    let mut faults = Vec::new();
+    for rate in SLOW_RATES {
+        for delay in [0, 2, 10, 50, 100] {
+            for loss in [0, 10] {
+                write!(table, "{:4} {delay:6} {:3} %", rate / 1000, loss / 10).expect("a string takes all");
+                for payload in [1, 16, 32, 64] {
+                    let cost = Cost::of(rate, delay, payload * KIB, loss);
+                    write!(table, "  {:5.2} {:4.1} {:5}", cost.time, cost.needless * 100.0, cost.queued.as_millis())
+                        .expect("a string takes all");
+                    // Headers of 120 bytes a message are an eighth of the smallest payloads.
+                    // On a long path the start counts for more in so short a run.
+                    let allowed = if payload == 1 {
+                        1.3
+                    } else if delay < 100 {
+                        1.15
+                    } else {
+                        1.2
+                    };
+                    if loss == 0 && (cost.time > allowed || cost.needless > 0.03) {
+                        faults.push(format!("{rate} {delay} {payload}: {} {}", cost.time, cost.needless));
+                    }
+                }
+                table.push('\n');
+            }
+        }
+    }
+    insta::assert_snapshot!(table);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 fn rate(bytes: u128, took: Duration) -> u128 {
     bytes / took.as_millis()
 }

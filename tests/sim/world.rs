@@ -55,6 +55,8 @@ pub(crate) struct Outage {
 pub(crate) struct Outcome {
     pub(crate) took: Duration,
     pub(crate) resent: usize,
+    /// Frames that the path has lost, both ways.
+    pub(crate) lost: usize,
     pub(crate) stats: Stats,
     pub(crate) upload: Upload,
 }
@@ -154,6 +156,7 @@ impl World {
         Ok(Outcome {
             took: self.now - self.start,
             resent: self.watch.resent,
+            lost: self.up.lost + self.down.lost,
             stats: self.client.stats(),
             upload: self.upload,
         })
