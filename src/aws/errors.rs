@@ -1,6 +1,7 @@
 //! From the SDK's errors to ours: who is at fault, and what to do.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
@@ -122,14 +123,15 @@ impl<'a> Call<'a> {
     }
 
     fn unreachable<E: Error + 'static>(&self, error: &SdkError<E, HttpResponse>) -> ServiceError {
+        let operation = self.operation;
+        if let Some((host, source)) = http::unreached(error) {
+            return ServiceError::NotReached { operation, host: host.to_owned(), source: Arc::clone(source) };
+        }
         let message = match error.raw_response().map(HttpResponse::status) {
             Some(status) => format!("HTTP status {}, and no answer as SSM gives them", status.as_u16()),
-            None => match http::dial_error(error) {
-                Some(cause) => format!("no answer: {}", causes(cause)),
-                None => format!("no answer: {}", causes(error)),
-            },
+            None => format!("no answer: {}", causes(error)),
         };
-        ServiceError::Unreachable { operation: self.operation, message }
+        ServiceError::Unreachable { operation, message }
     }
 }
 

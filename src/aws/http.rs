@@ -5,6 +5,8 @@
 //! a connection that was kept is one that is dead and does not show it.
 
 use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
@@ -20,11 +22,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use crate::stream::{DialError, Network};
+use crate::stream::{DialError, Network, Transport, is_loopback};
 
 /// An HTTP client that leaves this machine over `network`, for an [`SdkConfig`](aws_config::SdkConfig) of one's own.
 ///
-/// It honours the time-outs of the configuration. Every request has a connection of its own.
+/// It honours the time-outs of the configuration. Every request has a connection of its own. Requests over `http://` go to
+/// this machine and to the metadata services of EC2, ECS and EKS only.
 pub fn http_client(network: Network) -> SharedHttpClient {
     SharedHttpClient::new(Direct { network })
 }
@@ -60,13 +63,53 @@ async fn exchange(
 ) -> Result<HttpResponse, ConnectorError> {
     let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
     let (uri, request) = to_origin(request)?;
-    let dialled = within(settings.connect_timeout(), network.dial(&uri)).await?.map_err(undialled)?;
+    let dialled = dial(network, &uri, settings.connect_timeout()).await;
+    let dialled =
+        dialled.map_err(|source| undialled(Unreached { host: authority_of(&uri), source: Arc::new(source) }))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(dialled)).await.map_err(broken)?;
     // Ends with the response's body, or when both ends of it are dropped.
     drop(tokio::spawn(connection));
     let response = within(settings.read_timeout(), sender.send_request(request)).await?.map_err(broken)?;
     HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
         .map_err(|error| ConnectorError::other(error.into(), None))
+}
+
+pub(super) async fn dial(network: &Network, uri: &Uri, limit: Option<Duration>) -> Result<Transport, DialError> {
+    if uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_near) {
+        return Err(DialError::NotEncrypted);
+    }
+    match limit {
+        Some(limit) => timeout(limit, network.dial(uri)).await.unwrap_or_else(|_| Err(network.late(uri, limit))),
+        None => network.dial(uri).await,
+    }
+}
+
+/// Whether what goes to this host without encryption passes no network: it is this machine, or the metadata service of the
+/// instance (169.254.169.254, `fd00:ec2::254`), the task (169.254.170.2) or the pod (169.254.170.23, `fd00:ec2::23`).
+pub(super) fn is_near(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    is_loopback(host)
+        || match address {
+            Ok(IpAddr::V4(address)) => address.is_link_local(),
+            Ok(IpAddr::V6(address)) => address.segments()[..2] == [0xfd00, 0x0ec2],
+            Err(_) => false,
+        }
+}
+
+fn authority_of(uri: &Uri) -> String {
+    let host = uri.host().unwrap_or_default();
+    match (uri.port_u16(), uri.scheme_str()) {
+        (None, _) | (Some(443), Some("https")) => host.to_owned(),
+        (Some(port), _) => format!("{host}:{port}"),
+    }
+}
+
+/// Which host could not be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to {host}")]
+struct Unreached {
+    host: String,
+    source: Arc<DialError>,
 }
 
 /// The request as it is put to the host itself: the host in its header, the rest in the request line.
@@ -94,20 +137,24 @@ async fn within<F: Future>(limit: Option<Duration>, future: F) -> Result<F::Outp
 }
 
 /// Only what may pass is an I/O error to the SDK, which tries those again.
-fn undialled(error: DialError) -> ConnectorError {
-    if error.is_transient() { ConnectorError::io(error.into()) } else { ConnectorError::other(error.into(), None) }
+fn undialled(error: Unreached) -> ConnectorError {
+    match &*error.source {
+        DialError::TimedOut(_) | DialError::ProxySilent { .. } => ConnectorError::timeout(error.into()),
+        source if source.is_transient() => ConnectorError::io(error.into()),
+        _ => ConnectorError::other(error.into(), None),
+    }
 }
 
 fn broken(error: hyper::Error) -> ConnectorError {
     if error.is_user() { ConnectorError::user(error.into()) } else { ConnectorError::io(error.into()) }
 }
 
-/// The failure of the way out within an error of the SDK, whose own words add nothing to it.
-pub(super) fn dial_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a DialError> {
+/// The failure of the way out within an error of the SDK, whose own words add nothing to it: the host, and what is wrong.
+pub(super) fn unreached<'a>(error: &'a (dyn Error + 'static)) -> Option<(&'a str, &'a Arc<DialError>)> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
+        if let Some(Unreached { host, source }) = error.downcast_ref() {
+            return Some((host, source));
         }
         next = error.source();
     }

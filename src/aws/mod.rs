@@ -29,8 +29,8 @@ use self::credentials::{FreshCredentials, Source};
 use self::errors::{Call, missing_field};
 pub use self::http::http_client;
 use crate::stream::{
-    Denied, Grant, Network, ServiceError, SessionId, SsmService, StartRequest, UpgradeHeaders, is_presigned,
-    report_stage,
+    Denied, Grant, Network, ServiceError, SessionId, SsmService, StartRequest, UpgradeHeaders, is_loopback,
+    is_presigned, report_stage,
 };
 
 /// The document that opens a Port session to sshd. An IAM policy names it.
@@ -90,7 +90,8 @@ impl AwsServiceBuilder {
     }
 
     /// The URL of the SSM API, in place of the region's public one. Default: `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL`,
-    /// or `endpoint_url` of the profile. A stream URL may then lead to this host, too.
+    /// or `endpoint_url` of the profile. A stream URL may then lead to this host, too. Without encryption (`http://`) it
+    /// must be on this machine, wherever it comes from: [`ServiceError::PlainEndpoint`].
     #[must_use]
     pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
         self.settings.endpoint_url = Some(url.into());
@@ -114,7 +115,7 @@ impl AwsServiceBuilder {
         let region = region_of(&config)?;
         settings.region = Some(region.clone());
         let profile = settings.profile.clone();
-        Ok(AwsService::new(&config, region, profile, Source::Chain(settings)))
+        AwsService::new(&config, region, profile, Source::Chain(settings))
     }
 }
 
@@ -153,22 +154,26 @@ impl AwsService {
     }
 
     /// A service over a configuration that the program has already, with its own credentials provider, HTTP client,
-    /// time-outs and retries. It must name a region and credentials.
+    /// time-outs and retries. It must name a region and credentials; an endpoint that it names over `http://` must be on this
+    /// machine.
     pub fn from_sdk_config(config: &SdkConfig) -> Result<Self, ServiceError> {
         let region = region_of(config)?;
         let provider = config.credentials_provider();
         let provider = provider.ok_or_else(|| ServiceError::Credentials("the configuration names none".to_owned()))?;
-        Ok(Self::new(config, region, None, Source::Given(provider)))
+        Self::new(config, region, None, Source::Given(provider))
     }
 
-    fn new(config: &SdkConfig, region: String, profile: Option<String>, source: Source) -> Self {
+    fn new(config: &SdkConfig, region: String, profile: Option<String>, source: Source) -> Result<Self, ServiceError> {
+        let endpoint = configured_endpoint(config);
+        if let Some(host) = endpoint.as_deref().and_then(host_in_clear) {
+            return Err(ServiceError::PlainEndpoint { host });
+        }
         let credentials = Arc::new(FreshCredentials::new(source));
         let mut builder = aws_sdk_ssm::config::Builder::from(config)
             .credentials_provider(SharedCredentialsProvider::new(
                 Arc::clone(&credentials) as Arc<dyn ProvideCredentials>
             ))
             .identity_cache(IdentityCache::no_cache());
-        let endpoint = configured_endpoint(config);
         builder.set_endpoint_url(endpoint.clone());
         if config.behavior_version().is_none() {
             builder = builder.behavior_version(BehaviorVersion::latest());
@@ -180,7 +185,7 @@ impl AwsService {
         let configured_host = endpoint.as_deref().and_then(host_of);
         let place = configured_host.as_deref().unwrap_or("the region's public endpoint");
         tracing::info!(target: "ssmssh::detail", "region {region}, API at {place}");
-        Self { inner: Arc::new(Inner { client, region, profile, configured_host, credentials }) }
+        Ok(Self { inner: Arc::new(Inner { client, region, profile, configured_host, credentials }) })
     }
 
     /// The region that is asked.
@@ -211,6 +216,12 @@ fn configured_endpoint(config: &SdkConfig) -> Option<String> {
 
 fn host_of(url: &str) -> Option<String> {
     Some(Url::parse(url).ok()?.host_str()?.to_owned())
+}
+
+/// The host of an endpoint that is spoken to without encryption, unless it is this machine.
+fn host_in_clear(url: &str) -> Option<String> {
+    let url = Url::parse(url.trim()).ok().filter(|url| url.scheme() == "http")?;
+    url.host_str().filter(|host| !is_loopback(host)).map(str::to_owned)
 }
 
 impl Inner {

@@ -12,7 +12,7 @@ use aws_smithy_types::retry::RetryConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::stream::TargetId;
+use crate::stream::{DialError, TargetId};
 
 const TOKEN: &str = "AAEAAW-the-token-of-the-session";
 const STREAM_URL: &str =
@@ -360,4 +360,49 @@ async fn an_http_endpoint_is_reached_and_its_host_trusted() {
     let asked = server.await.unwrap();
     assert!(asked.starts_with("POST / HTTP/1.1\r\n"), "{asked}");
     assert!(asked.contains("/eu-west-1/ssm/aws4_request"), "{asked}");
+}
+
+#[tokio::test]
+async fn an_endpoint_without_encryption_is_refused_unless_it_is_on_this_machine() {
+    for (url, is_taken) in [
+        ("http://endpoint.example:8080", false),
+        ("HTTP://endpoint.example", false),
+        (" http://10.0.0.1/", false),
+        ("http://127.0.0.1.example.com", false),
+        ("http://[2001:db8::1]:4566", false),
+        ("http://169.254.169.254", false),
+        ("https://endpoint.example:8080", true),
+        ("http://127.0.0.1:4566", true),
+        ("http://localhost:4566", true),
+        ("http://[::1]:4566", true),
+    ] {
+        let script = granted();
+        let config = config("eu-west-1", script.client()).into_builder().endpoint_url(url).build();
+        match AwsService::from_sdk_config(&config) {
+            Ok(_) => assert!(is_taken, "{url}"),
+            Err(error) => assert!(matches!(error, ServiceError::PlainEndpoint { .. }) && !is_taken, "{url}: {error:?}"),
+        }
+    }
+}
+
+/// Endpoints of the other services that a login asks (STS, SSO) come from the same places.
+#[tokio::test]
+async fn no_request_of_a_credentials_provider_leaves_without_encryption_but_to_metadata_services() {
+    for url in ["http://sts.example/", "http://10.0.0.1:8080/", "http://[2001:db8::1]/", "http://169.254.1.1.example/"]
+    {
+        let refused = http::dial(&Network::default(), &url.parse().unwrap(), None).await.unwrap_err();
+        assert!(matches!(refused, DialError::NotEncrypted), "{url}: {refused:?}");
+    }
+    for near in ["169.254.169.254", "169.254.170.2", "[fd00:ec2::254]", "127.0.0.1", "[::1]", "localhost"] {
+        assert!(http::is_near(near), "{near}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_is_named_with_its_port() {
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let config = config("eu-west-1", http_client(Network::default())).into_builder().endpoint_url(endpoint).build();
+    let failure = start_failure(&AwsService::from_sdk_config(&config).unwrap()).await;
+    assert_eq!(failure.to_string(), format!("StartSession cannot connect to 127.0.0.1:{port}"));
 }

@@ -33,8 +33,11 @@ pub(crate) enum SettingsError {
     Proxy(#[from] ProxyError),
     #[error("`--region {0}` is no region: expected one such as eu-west-1")]
     Region(String),
-    #[error("`--endpoint-url {0}` is no URL of an API: expected http:// or https:// and a host")]
+    #[error("`--endpoint-url {0}` is not a valid endpoint URL: expected https:// and a host")]
     EndpointUrl(String),
+    /// The URL is not repeated: it may hold a password.
+    #[error("`--endpoint-url` takes no user and password: the AWS credentials sign each request")]
+    EndpointLogin,
     #[error("{0} is not UTF-8")]
     NotUtf8(&'static str),
 }
@@ -131,7 +134,7 @@ impl ConnectionSettings {
         Ok(Self {
             profile: args.profile.clone(),
             region: checked(args.region.as_deref(), is_region, SettingsError::Region)?,
-            endpoint_url: checked(args.endpoint_url.as_deref(), is_endpoint, SettingsError::EndpointUrl)?,
+            endpoint_url: args.endpoint_url.as_deref().map(endpoint).transpose()?,
             reason: args.reason.clone(),
             proxy: proxy(env)?,
             address_family: address_family(args, options),
@@ -213,10 +216,15 @@ fn is_region(text: &str) -> bool {
     is_number && words.contains('-') && words.split('-').all(is_word)
 }
 
-fn is_endpoint(text: &str) -> bool {
-    text.parse::<Uri>().is_ok_and(|url| {
+/// Which hosts may be reached without encryption is for the library to say, which knows the endpoints of every source.
+fn endpoint(text: &str) -> Result<String, SettingsError> {
+    if text.contains('@') {
+        return Err(SettingsError::EndpointLogin);
+    }
+    let is_endpoint = text.parse::<Uri>().is_ok_and(|url| {
         matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
-    })
+    });
+    if is_endpoint { Ok(text.to_owned()) } else { Err(SettingsError::EndpointUrl(text.to_owned())) }
 }
 
 fn seconds(given: Option<u32>) -> Option<Duration> {
@@ -397,6 +405,10 @@ mod tests {
         assert_eq!(error(&["--endpoint-url", "http://127.0.0.1:8080"]), None);
         for url in ["foo", "htp:/x", "https://", ""] {
             assert_eq!(error(&["--endpoint-url", url]), Some(SettingsError::EndpointUrl(url.to_owned())));
+        }
+        for url in ["https://jo:secret@endpoint.example", "ftp://jo:secret@endpoint.example", "jo:secret@x"] {
+            let refused = error(&["--endpoint-url", url]).unwrap();
+            assert!(!refused.to_string().contains("secret"), "{refused}");
         }
     }
 

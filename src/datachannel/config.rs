@@ -20,6 +20,8 @@ pub(super) const MAX_ACKS_OWED: usize = MAX_INBOX_MESSAGES;
 pub(super) const MAX_ACKS_REMEMBERED: usize = 256;
 /// The longest wait of an option: moments that far away can still be told, those after `Duration::MAX` cannot.
 pub(crate) const LONGEST: Duration = Duration::from_hours(365 * 24);
+/// The shortest: a network across the world gives no answer sooner.
+pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Options of the engine. A value outside of its limits counts as the nearest one inside.
 #[derive(Debug, Clone)]
@@ -49,7 +51,7 @@ pub struct Config {
     /// heavy loss; then the driver stops reading the socket.
     pub max_inbox: usize,
     /// How long to wait for the handshake once a WebSocket is open. Default 30 s: the agent gives up after 15 s, and may
-    /// take its time to start. A WebSocket that is replaced meanwhile starts the wait anew. At most a year.
+    /// take its time to start. A WebSocket that is replaced meanwhile starts the wait anew. 1 s to a year.
     pub handshake_timeout: Duration,
 }
 
@@ -72,7 +74,7 @@ impl Config {
         self.max_payload = self.max_payload.clamp(PAYLOAD_LIMITS.0, PAYLOAD_LIMITS.1);
         self.max_in_flight = self.max_in_flight.max(self.max_payload);
         self.max_inbox = self.max_inbox.max(1 << 20);
-        self.handshake_timeout = self.handshake_timeout.min(LONGEST);
+        self.handshake_timeout = self.handshake_timeout.clamp(SHORTEST, LONGEST);
         self
     }
 }

@@ -49,8 +49,8 @@ use timers::{Timer, Timers};
 use transmit::WallClock;
 use window::Window;
 
-pub(crate) use config::LONGEST;
 pub use config::{Config, Stats};
+pub(crate) use config::{LONGEST, SHORTEST};
 pub use event::{Event, Transmit};
 pub use state::{ChannelError, CloseReason};
 
@@ -284,6 +284,12 @@ impl DataChannel {
     /// acknowledges and ignores.
     pub fn send_question(&mut self) {
         self.is_question_wanted |= self.outbox.ask_about_unproven();
+    }
+
+    /// Sends a small message that the agent acknowledges, once the channel is open: whether there is a node is seen by that
+    /// where nothing else is to be sent. It is the same as [`DataChannel::send_question`] sends.
+    pub fn send_probe(&mut self) {
+        self.is_question_wanted |= self.state == State::Open && self.finish == Finish::No;
     }
 
     /// When the first bytes were sent, as long as none has been acknowledged and none has come back: it is not known

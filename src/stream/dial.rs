@@ -118,6 +118,16 @@ impl Network {
         tls::encrypt(config, (host, port), transport).await
     }
 
+    /// What it means that nothing came of a connection to `uri` within `waited`: where there is a proxy, it is the proxy that
+    /// was waited for.
+    pub(crate) fn late(&self, uri: &Uri, waited: Duration) -> DialError {
+        let proxy = is_tls(uri).then(|| self.proxy.for_host(host_and_port(uri).0)).flatten();
+        match proxy {
+            Some(proxy) => DialError::ProxySilent { proxy: proxy.name(), waited },
+            None => DialError::TimedOut(waited),
+        }
+    }
+
     async fn through(&self, proxy: &Proxy, host: &str, port: u16) -> Result<Transport, DialError> {
         let reached = async {
             let (proxy_host, proxy_port) = host_and_port(&proxy.uri);
@@ -234,7 +244,25 @@ pub enum DialError {
         #[source]
         source: Box<DialError>,
     },
-    /// The proxy did not agree: 407 means that it wants other credentials, or some at all.
+    /// The proxy wants a login, or another one (407).
+    #[error("the proxy {proxy} refused the connection with HTTP status 407: {}", login_wanted(.schemes, *.is_given))]
+    ProxyLogin {
+        /// Its host and port.
+        proxy: String,
+        /// The kinds of login that it takes, in its words, such as `Basic` or `NTLM`. Only `Basic` can be given.
+        schemes: Vec<String>,
+        /// Whether user and password were sent.
+        is_given: bool,
+    },
+    /// The proxy, or what it leads to, took the connection and then said nothing in time.
+    #[error("the proxy {proxy} did not answer within {} s", .waited.as_secs())]
+    ProxySilent {
+        /// Its host and port.
+        proxy: String,
+        /// How long it was waited.
+        waited: Duration,
+    },
+    /// The proxy did not agree.
     #[error("the proxy {proxy} refused the connection with HTTP status {status}")]
     ProxyRefused {
         /// Its host and port.
@@ -274,6 +302,9 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
+    /// The request would pass a network without encryption.
+    #[error("`http://` is for this machine only: use `https://`")]
+    NotEncrypted,
     /// The system has no root certificates.
     #[error("the system has no usable root certificates: install them, or name a file of them")]
     NoRoots,
@@ -289,10 +320,12 @@ impl DialError {
     /// Whether another try may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Resolve { .. } | Self::TimedOut(_) | Self::Io(_) => true,
+            Self::Resolve { .. } | Self::TimedOut(_) | Self::Io(_) | Self::ProxySilent { .. } => true,
             Self::Proxy { source, .. } => source.is_transient(),
             Self::ProxyRefused { status, .. } => *status >= 500,
-            Self::ProxyAnswer { .. }
+            Self::ProxyLogin { .. }
+            | Self::NotEncrypted
+            | Self::ProxyAnswer { .. }
             | Self::Certificate { .. }
             | Self::NotTls { .. }
             | Self::CaBundle { .. }
@@ -304,15 +337,28 @@ impl DialError {
         match self {
             Self::Resolve { .. } => ErrorKind::NotFound,
             Self::Proxy { source, .. } => source.kind(),
-            Self::ProxyRefused { .. } => ErrorKind::ConnectionRefused,
-            Self::TimedOut(_) => ErrorKind::TimedOut,
+            Self::ProxyRefused { .. } | Self::ProxyLogin { .. } => ErrorKind::ConnectionRefused,
+            Self::ProxySilent { .. } | Self::TimedOut(_) => ErrorKind::TimedOut,
             Self::Io(error) => error.kind(),
             Self::ProxyAnswer { .. }
+            | Self::NotEncrypted
             | Self::Certificate { .. }
             | Self::NotTls { .. }
             | Self::CaBundle { .. }
             | Self::NoRoots => ErrorKind::InvalidData,
         }
+    }
+}
+
+/// Which login a proxy wants, and what was wrong with the one that it got.
+fn login_wanted(schemes: &[String], is_given: bool) -> String {
+    let takes_basic = schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("Basic"));
+    match (schemes, takes_basic, is_given) {
+        ([], _, true) => "it did not accept the user and password".to_owned(),
+        ([], _, false) => "it wants a login".to_owned(),
+        (_, true, true) => "it did not accept the user and password (Basic)".to_owned(),
+        (_, true, false) => "it wants a user and a password (Basic)".to_owned(),
+        (schemes, false, _) => format!("it wants a login by {}, and only Basic can be given", schemes.join(" or ")),
     }
 }
 

@@ -115,6 +115,7 @@ impl fmt::Display for Stop {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is independent of the others")]
 struct Driver<'a> {
     link: &'a Link,
     url: Uri,
@@ -127,6 +128,8 @@ struct Driver<'a> {
     has_more: bool,
     is_listening: bool,
     is_flushed: bool,
+    /// The node has still to acknowledge something.
+    is_owed: bool,
     timer: Pin<Box<Sleep>>,
     finishing: Option<Finishing>,
     connected: Connected,
@@ -172,6 +175,7 @@ impl<'a> Driver<'a> {
             has_more: false,
             is_listening: true,
             is_flushed: true,
+            is_owed: false,
             timer: Box::pin(sleep(Duration::ZERO)),
             finishing: None,
             connected: Connected { since: now(), progress: 0 },
@@ -232,6 +236,9 @@ impl<'a> Driver<'a> {
         self.outgoing.clear();
         self.received.clear();
         let lost = now();
+        // A connection that says nothing more was gone long before that was noticed.
+        let is_silent = cut.kind() == io::ErrorKind::TimedOut;
+        let heard = if is_silent { self.socket.last_heard().min(lost) } else { lost };
         let cut = Arc::new(cut);
         let progress = {
             let mut state = shared.lock();
@@ -242,9 +249,10 @@ impl<'a> Driver<'a> {
         if progress != self.connected.progress || lost - self.connected.since >= SETTLED {
             self.outage = None;
         }
-        let outage = self.outage.get_or_insert_with(|| Outage::new(lost));
-        let (since, until) = (outage.since, self.link.gives_up(outage.since, is_open));
-        shared.connection.send_replace(ConnectionState::Reconnecting { since, until, cause: cut.to_string() });
+        let outage = self.outage.get_or_insert_with(|| Outage::new(heard, lost));
+        let (since, until) = (outage.since, self.link.gives_up(outage.noticed, is_open));
+        let cause = cut.to_string();
+        shared.connection.send_replace(ConnectionState::Reconnecting { since, until, cause, obstacle: None });
         let cut = StreamError::Cut(cut);
         let (socket, token) = tokio::select! {
             next = self.link.resume(&self.url, cut, outage, is_open) => next.map_err(Err)?,
@@ -289,13 +297,13 @@ impl<'a> Driver<'a> {
             match self.socket.poll_receive(cx) {
                 Poll::Ready(frame) => self.received.push_back(frame?),
                 Poll::Pending => {
-                    self.socket.keep_alive(cx, true)?;
+                    self.socket.keep_alive(cx, true, self.is_owed)?;
                     return Ok(false);
                 }
             }
         }
         if !self.is_listening {
-            self.socket.keep_alive(cx, false)?;
+            self.socket.keep_alive(cx, false, self.is_owed)?;
         }
         Ok(self.is_listening)
     }
@@ -317,6 +325,7 @@ impl<'a> Driver<'a> {
         self.refill(&mut state, now);
         self.tell(&mut state)?;
         let proof = self.expect_proof(&state, now)?;
+        self.is_owed = state.channel.stats().in_flight > 0;
         Ok(state.channel.poll_timeout().into_iter().chain(limit).chain(proof).min())
     }
 
@@ -346,11 +355,20 @@ impl<'a> Driver<'a> {
         Ok(earlier(Some(deadline).filter(|deadline| *deadline > now), earlier(port, answer)))
     }
 
-    /// Asks whether anything small gets through where a large payload does not.
-    fn ask(&self, state: &mut State, now: Instant) {
-        let unproven = state.channel.unproven_payload().filter(|_| self.is_listening);
+    /// Asks whether anything small gets through where a large payload does not, and whether a node is there that has nothing
+    /// to answer.
+    fn ask(&mut self, state: &mut State, now: Instant) {
+        if !self.is_listening || !self.is_open() {
+            return;
+        }
+        let unproven = state.channel.unproven_payload();
         if unproven.is_some_and(|(_, sent)| LargePayloads::question(sent, self.attentive_since) <= now) {
             state.channel.send_question();
+        }
+        if !state.channel.is_agent_terse()
+            && self.silence.asks(self.link.options.node_timeout, self.attentive_since, now)
+        {
+            state.channel.send_probe();
         }
     }
 
@@ -366,8 +384,8 @@ impl<'a> Driver<'a> {
             let unproven = state.channel.unproven_payload().map(|(size, _)| size);
             return Err(Stop::Failed(StreamError::NodeSilent { target, waited: limit, unproven }));
         }
-        let notable =
-            self.silence.notable(now).map(|since| ConnectionState::Unanswered { since, until: since + limit });
+        let until = self.silence.gives_up(limit).unwrap_or(now + limit);
+        let notable = self.silence.notable(now).map(|since| ConnectionState::Unanswered { since, until });
         self.link.shared.connection.send_if_modified(|shown| match (&*shown, &notable) {
             (ConnectionState::Connected, Some(silent)) => {
                 *shown = silent.clone();

@@ -172,7 +172,11 @@ impl StreamError {
     /// Whether another try may succeed where one has before. This machine may have moved to a network that wants a login
     /// first, and answers everything itself until then; and what signs the upgrade may have expired.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::UpgradeDenied(_)) || self.is_transient()
+        match self {
+            Self::Connect { .. } | Self::UpgradeDenied(_) => true,
+            Self::Service(error) => error.may_pass(),
+            other => other.is_transient(),
+        }
     }
 
     fn kind(&self) -> ErrorKind {

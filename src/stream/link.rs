@@ -11,7 +11,7 @@ use super::clock::now;
 use super::service::{Grant, ServiceError, SessionId, SsmService, StartRequest, is_presigned, report_stage};
 use super::shared::{Goal, Shared, random};
 use super::socket::{Connect, ConnectError, Socket};
-use super::{StreamError, StreamOptions, UrlError, url};
+use super::{ConnectionState, Obstacle, StreamError, StreamOptions, UrlError, url};
 
 /// How often a connection that never was open is tried again, as the official client does
 /// (`sessionhandler.go: OpenDataChannel`).
@@ -115,7 +115,7 @@ impl Link {
         outage: &mut Outage,
         is_open: bool,
     ) -> Result<(Box<dyn Socket>, String), StreamError> {
-        let until = self.gives_up(outage.since, is_open);
+        let until = self.gives_up(outage.noticed, is_open);
         let mut last = cut;
         while now() < until {
             let attempt = async {
@@ -129,8 +129,22 @@ impl Link {
                 Err(_) => break,
             }
             tracing::debug!(session = %self.session, error = %last, "cannot resume yet");
+            self.tell_obstacle(&last);
         }
-        Err(StreamError::Lost { waited: now() - outage.since, source: Box::new(last) })
+        Err(StreamError::Lost { waited: now() - outage.noticed, source: Box::new(last) })
+    }
+
+    /// Lets whoever watches the connection know what stands in its way.
+    fn tell_obstacle(&self, met: &StreamError) {
+        self.shared.connection.send_if_modified(|state| {
+            let ConnectionState::Reconnecting { obstacle, .. } = state else { return false };
+            let met = Some(Obstacle(Arc::new(met.clone())));
+            let is_news = *obstacle != met;
+            if is_news {
+                *obstacle = met;
+            }
+            is_news
+        });
     }
 
     /// Returns when it is no use to get a socket any more. While there may be something to deliver, a shutdown and a
@@ -162,13 +176,16 @@ fn timed_out(operation: &'static str) -> ServiceError {
 /// The time without a connection that carries anything. A service that takes a connection and cuts it at once prolongs
 /// it: neither the limit nor the delays begin anew.
 pub(super) struct Outage {
+    /// When the service was heard last.
     pub(super) since: Instant,
+    /// From then on it was tried.
+    pub(super) noticed: Instant,
     backoff: Option<Backoff>,
 }
 
 impl Outage {
-    pub(super) fn new(since: Instant) -> Self {
-        Self { since, backoff: None }
+    pub(super) fn new(since: Instant, noticed: Instant) -> Self {
+        Self { since, noticed, backoff: None }
     }
 
     /// How long to wait before the next try: not at all before the first.

@@ -12,6 +12,12 @@ const SLEEP: Duration = Duration::from_secs(5);
 /// After a sleep the connection is most likely gone, and whoever is there answers within this.
 const ANSWER_AFTER_SLEEP: Duration = Duration::from_secs(5);
 
+/// Silence after which a peer is asked that was talking until then, or that owes an answer.
+const ASK_AFTER: Duration = Duration::from_secs(5);
+
+/// Whoever is there answers that within this.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// How a connection is kept, and known to be gone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeepAlive {
@@ -43,32 +49,54 @@ pub(super) struct Liveness {
     next_ping: Instant,
     /// When the clocks were compared last, on both of them.
     looked: (Instant, SystemTime),
-    /// After a sleep: until when the peer must have been heard.
+    /// After a sleep, or where the peer was asked: until when it must have been heard.
     answer_by: Option<Instant>,
+    /// Since when the peer owes an answer to what was sent.
+    owed_since: Option<Instant>,
+    /// What was heard last were data, which might go on.
+    is_talking: bool,
 }
 
 impl Liveness {
     pub(super) fn new(limits: KeepAlive, now: Instant, wall: SystemTime) -> Self {
-        Self { limits, heard: now, next_ping: now + limits.interval, looked: (now, wall), answer_by: None }
+        let (next_ping, looked) = (now + limits.interval, (now, wall));
+        Self { limits, heard: now, next_ping, looked, answer_by: None, owed_since: None, is_talking: false }
     }
 
-    /// Anything has arrived.
-    pub(super) fn heard(&mut self, now: Instant) {
+    /// Anything has arrived: data, or a sign of life only.
+    pub(super) fn heard(&mut self, now: Instant, is_data: bool) {
         self.heard = now;
         self.answer_by = None;
+        self.is_talking = is_data;
+    }
+
+    /// When anything was heard last.
+    pub(super) fn last_heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// Whether something was sent that the far end has to answer.
+    pub(super) fn owes(&mut self, is_owed: bool, now: Instant) {
+        self.owed_since = is_owed.then(|| self.owed_since.unwrap_or(now));
     }
 
     /// Nothing can be heard, because nothing is read.
     pub(super) fn not_reading(&mut self, now: Instant) {
         self.heard = now;
-        self.answer_by = self.answer_by.map(|_| now + ANSWER_AFTER_SLEEP);
+        self.answer_by = self.answer_by.map(|_| now + ANSWER);
     }
 
     /// When to call `check`.
     pub(super) fn deadline(&self) -> Instant {
         let silence = self.heard + self.limits.dead_after;
         let next = self.next_ping.min(silence).min(self.looked.0 + LOOK_INTERVAL);
-        self.answer_by.map_or(next, |answer_by| answer_by.min(next))
+        self.answer_by.or_else(|| self.asks_at()).map_or(next, |moment| moment.min(next))
+    }
+
+    /// When to ask a peer that has fallen silent. One question at a time.
+    fn asks_at(&self) -> Option<Instant> {
+        let since = if self.is_talking { Some(self.heard) } else { self.owed_since.map(|owed| owed.max(self.heard)) };
+        since.filter(|_| self.answer_by.is_none()).map(|since| since + ASK_AFTER)
     }
 
     /// Looks at the clocks. A spurious call does nothing.
@@ -81,7 +109,11 @@ impl Liveness {
         if is_late || self.heard + self.limits.dead_after <= now {
             return Pulse::Gone;
         }
-        if now < self.next_ping {
+        let asks = self.asks_at().is_some_and(|asks_at| asks_at <= now);
+        if asks {
+            self.is_talking = false;
+            self.answer_by = Some(now + ANSWER);
+        } else if now < self.next_ping {
             return Pulse::Nothing;
         }
         self.next_ping = now + self.limits.interval;
@@ -117,7 +149,11 @@ mod tests {
         }
 
         fn heard(&mut self, at: u64) {
-            self.liveness.heard(self.start + secs(at));
+            self.liveness.heard(self.start + secs(at), false);
+        }
+
+        fn talks(&mut self, at: u64) {
+            self.liveness.heard(self.start + secs(at), true);
         }
 
         fn at(&mut self, at: u64) -> Pulse {
@@ -155,6 +191,43 @@ mod tests {
         assert_eq!(watched.run(70), [(30, Pulse::Ping), (60, Pulse::Ping)]);
         watched.heard(70);
         assert_eq!(watched.run(200), [(90, Pulse::Ping), (120, Pulse::Ping), (145, Pulse::Gone)]);
+    }
+
+    #[test]
+    fn a_peer_that_stops_in_the_middle_is_asked_at_once_and_gone_ten_seconds_later() {
+        let mut watched = Watched::new();
+        watched.talks(7);
+        assert_eq!(watched.run(100), [(12, Pulse::Ping), (22, Pulse::Gone)]);
+    }
+
+    #[test]
+    fn a_peer_that_owes_an_answer_is_asked_at_once_and_gone_ten_seconds_later() {
+        let mut watched = Watched::new();
+        watched.heard(20);
+        watched.liveness.owes(true, watched.start + secs(22));
+        assert_eq!(watched.run(100), [(27, Pulse::Ping), (37, Pulse::Gone)]);
+    }
+
+    #[test]
+    fn an_answer_to_the_question_is_enough_and_who_has_said_all_is_asked_once() {
+        let mut watched = Watched::new();
+        watched.talks(7);
+        assert_eq!(watched.run(12), [(12, Pulse::Ping)]);
+        watched.heard(13);
+        assert_eq!(watched.run(41), []);
+        assert_eq!(watched.run(50), [(42, Pulse::Ping)], "as always when idle");
+    }
+
+    #[test]
+    fn who_owes_an_answer_and_answers_questions_lives_and_is_asked_again() {
+        let mut watched = Watched::new();
+        watched.liveness.owes(true, watched.start);
+        for at in [5, 11, 17, 23] {
+            assert_eq!(watched.run(at), [(at, Pulse::Ping)]);
+            watched.heard(at + 1);
+        }
+        watched.liveness.owes(false, watched.start + secs(24));
+        assert_eq!(watched.run(52), []);
     }
 
     #[test]

@@ -46,6 +46,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
+pub(crate) use self::dial::Transport;
 pub use self::dial::{AddressFamily, DialError, Network};
 pub use self::error::StreamError;
 pub use self::proxy::{ProxyConfig, ProxyError};
@@ -57,27 +58,34 @@ pub(crate) use self::service::{is_presigned, report_stage};
 use self::shared::{Goal, Shared};
 use self::socket::Connect;
 pub use self::url::UrlError;
-use crate::datachannel::{Config, LONGEST, Stats};
+pub(crate) use self::url::is_loopback;
+use crate::datachannel::{Config, LONGEST, SHORTEST, Stats};
 
-/// Options of a stream. A time above a year counts as one: `Duration::MAX` is no limit in practice.
+/// Options of a stream. A time above a year counts as one: `Duration::MAX` is no limit in practice. Where zero, or a time too
+/// short for any answer, would end a sound session, 1 s holds instead.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StreamOptions {
     /// Options of the data channel.
     pub channel: Config,
-    /// How long a lost connection is tried to be resumed. Default 10 minutes. While it lasts, reads and writes wait.
+    /// How long a lost connection is tried to be resumed. Default 10 minutes. While it lasts, reads and writes wait. Zero
+    /// resumes nothing: a connection that is lost ends the stream, the service's hourly cut too.
     pub resume_timeout: Duration,
-    /// How long a shutdown waits in silence for the node to confirm what was written. Default 2 s. As long as the node
+    /// How long a shutdown waits in silence for the node to confirm what was written. Default 2 s, at least 1 s. As long as the node
     /// answers anything, it goes on; at the end of it the session is terminated through the API.
     pub drain_timeout: Duration,
     /// How long the node's port may leave the first bytes that were written unacknowledged without sending any itself, on
-    /// a connection that is read. Default 8 s. At the end of it nothing listens there, as far as can be seen: the session
+    /// a connection that is read. Default 8 s, at least 1 s. At the end of it nothing listens there, as far as can be seen: the session
     /// is terminated with [`StreamError::NothingListens`]. Before anything is written there is no limit.
     pub port_timeout: Duration,
-    /// How long the node may leave what is written unanswered, on a connection that is read: neither acknowledging nor
-    /// sending anything. Default 10 minutes. At the end of it the session is terminated with
-    /// [`StreamError::NodeSilent`]. While nothing is written there is no limit, nor with agents before 3.2.1041.0, whose
-    /// silence may mean that an acknowledgement was lost.
+    /// How long the node may be silent, on a connection that is read: neither acknowledging what is written nor sending
+    /// anything. Default 10 minutes, at least 1 s. At the end of it the session is terminated with
+    /// [`StreamError::NodeSilent`]. There is no limit with agents before 3.2.1041.0, whose silence may mean that an
+    /// acknowledgement was lost.
+    ///
+    /// Where nothing is written for half of this time, 5 s at least, the node is sent a terminal size, which its agent
+    /// acknowledges and ignores, and has the other half to do so. As far as is known the service counts that as little as a
+    /// ping: only data prolong a session that the account's idle limit ends. A time above a year never asks.
     pub node_timeout: Duration,
     /// How the WebSocket leaves this machine. Default: directly, believing the system's root certificates. The API has
     /// its own: [`AwsServiceBuilder::network`](crate::aws::AwsServiceBuilder::network).
@@ -108,6 +116,9 @@ impl StreamOptions {
         {
             *time = (*time).min(LONGEST);
         }
+        for time in [&mut self.drain_timeout, &mut self.port_timeout, &mut self.node_timeout] {
+            *time = (*time).max(SHORTEST);
+        }
         self
     }
 }
@@ -122,12 +133,16 @@ pub enum ConnectionState {
     Connected,
     /// The connection was lost; it is being resumed. Reads and writes wait.
     Reconnecting {
-        /// When it was lost. A connection that came back and was lost before it carried anything was not back.
+        /// When it was lost: of one that says nothing more, when it was heard last. A connection that came back and was lost
+        /// before it carried anything was not back.
         since: Instant,
         /// When it is given up, on the clock that does not run while the machine sleeps.
         until: Instant,
         /// Why it was lost.
         cause: String,
+        /// What the last try to resume it met; nothing before the first has failed. Some of it only the user can remove, such as
+        /// credentials that have expired; it is tried on all the same.
+        obstacle: Option<Obstacle>,
     },
     /// The service is connected, and the node has answered nothing for 10 s, although something was written. Bytes flow
     /// again when it does.
@@ -140,6 +155,25 @@ pub enum ConnectionState {
     /// The session is over; [`StreamHandle::closed`] says how it ended, [`StreamError::Lost`] where it was given up.
     Closed,
 }
+
+/// Why a lost connection could not be resumed yet. Two are the same where they say the same.
+#[derive(Debug, Clone)]
+pub struct Obstacle(Arc<StreamError>);
+
+impl Obstacle {
+    /// What the try met.
+    pub fn error(&self) -> &StreamError {
+        &self.0
+    }
+}
+
+impl PartialEq for Obstacle {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_string() == other.0.to_string()
+    }
+}
+
+impl Eq for Obstacle {}
 
 /// Starts an SSM session and opens a byte stream to a port of the node.
 ///

@@ -1,9 +1,12 @@
 //! What the stream needs from the control plane.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
+
+use super::dial::DialError;
 
 /// A managed node: `i-…` (EC2) or `mi-…` (hybrid).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,6 +142,14 @@ pub enum ServiceError {
     /// No region is configured.
     #[error("no AWS region is configured: set AWS_REGION, or add `region` to the profile")]
     NoRegion,
+    /// The endpoint is reached without encryption, over a network.
+    #[error(
+        "the endpoint http://{host} is not encrypted: it would show every request, and the session's token, to the network"
+    )]
+    PlainEndpoint {
+        /// The endpoint's host.
+        host: String,
+    },
     /// The SSM session is over and cannot be resumed.
     #[error("SSM session {session} is over: {message}")]
     SessionEnded {
@@ -165,7 +176,18 @@ pub enum ServiceError {
         /// What the service said.
         message: String,
     },
-    /// The service could not be reached, or did not answer as it should.
+    /// No connection to the API could be made.
+    #[error("{operation} cannot connect to {host}")]
+    NotReached {
+        /// The API operation.
+        operation: &'static str,
+        /// The host that was tried, and its port where it is not the usual one.
+        host: String,
+        /// Why.
+        #[source]
+        source: Arc<DialError>,
+    },
+    /// The service did not answer, or not as it should.
     #[error("{operation} got {message}")]
     Unreachable {
         /// The API operation.
@@ -185,9 +207,26 @@ impl ServiceError {
             | Self::Expired(_)
             | Self::Throttled { .. }
             | Self::Unreachable { .. } => true,
+            Self::NotReached { source, .. } => source.is_transient(),
             Self::Refused { code, .. } => code.contains("Internal") || code.contains("Unavailable"),
-            Self::Denied(_) | Self::TargetNotConnected { .. } | Self::NoRegion | Self::SessionEnded { .. } => false,
+            Self::Denied(_)
+            | Self::TargetNotConnected { .. }
+            | Self::NoRegion
+            | Self::PlainEndpoint { .. }
+            | Self::SessionEnded { .. } => false,
         }
+    }
+}
+
+impl ServiceError {
+    /// Whether it may pass while a session is resumed: also what a person has to mend elsewhere, by a login or by leaving a
+    /// network that wants one.
+    pub(super) fn may_pass(&self) -> bool {
+        let is_mendable = matches!(
+            self,
+            Self::Credentials(_) | Self::CredentialsRefused(_) | Self::Expired(_) | Self::NotReached { .. }
+        );
+        is_mendable || self.is_transient()
     }
 }
 

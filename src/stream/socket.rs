@@ -4,7 +4,7 @@ use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -34,6 +34,10 @@ const MAX_MESSAGE: usize = 64 << 20;
 /// Frames are gathered up to this size before they are written; what is gathered is flushed when nothing is left to send.
 const WRITE_BUFFER: usize = 128 << 10;
 
+/// Most bytes that wait for a service that does not read: what was gathered, the largest message after it, and answers to
+/// pings, of which a service may send any number.
+const MAX_UNSENT: usize = 1 << 20;
+
 /// One open WebSocket: a frame is one message of the data channel.
 ///
 /// All methods are called from the one task that drives the stream. Any error means that the connection is gone.
@@ -46,7 +50,10 @@ pub(super) trait Socket: Send {
     fn send(&mut self, frame: Transmit) -> io::Result<()>;
     /// Pings when it is time, and fails when the peer is gone. To be called whenever nothing is left to receive, so that
     /// what had arrived while this process was stopped is heard first, or when nothing is received at present.
-    fn keep_alive(&mut self, cx: &mut Context<'_>, is_reading: bool) -> io::Result<()>;
+    /// A peer that owes an answer is asked sooner.
+    fn keep_alive(&mut self, cx: &mut Context<'_>, is_reading: bool, is_owed: bool) -> io::Result<()>;
+    /// When anything was heard last, or could not have been.
+    fn last_heard(&self) -> Instant;
     /// Hands everything taken to the operating system.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Says goodbye as far as that is possible without waiting.
@@ -114,7 +121,7 @@ impl Connect for Network {
     ) -> BoxFuture<'a, Result<Box<dyn Socket>, ConnectError>> {
         Box::pin(async move {
             let opened = timeout(CONNECT_TIMEOUT, upgrade(self, url, headers)).await;
-            opened.unwrap_or(Err(DialError::TimedOut(CONNECT_TIMEOUT).into()))
+            opened.unwrap_or_else(|_| Err(self.late(url, CONNECT_TIMEOUT).into()))
         })
     }
 
@@ -142,6 +149,15 @@ fn upgrade_request(url: &Uri, headers: UpgradeHeaders) -> io::Result<Request<()>
     Ok(request)
 }
 
+/// What one WebSocket may cost.
+pub(super) fn limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(MAX_UNSENT)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
+}
+
 /// A WebSocket over any transport.
 pub(super) struct WebSocket<S> {
     inner: WebSocketStream<S>,
@@ -159,11 +175,7 @@ enum Ping {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
     async fn upgrade(request: Request<()>, transport: S) -> Result<Self, WsError> {
-        let config = WebSocketConfig::default()
-            .write_buffer_size(WRITE_BUFFER)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
-        let (inner, _answer) = client_async_with_config(request, transport, Some(config)).await?;
+        let (inner, _answer) = client_async_with_config(request, transport, Some(limits())).await?;
         Ok(Self::new(inner, KeepAlive::USUAL))
     }
 
@@ -175,7 +187,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
 
     /// Lets the clocks be looked at when it is time.
     fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        // What was heard meanwhile has moved the deadline away from the timer, never towards it.
+        // What was heard or sent meanwhile may have moved the deadline towards the timer; that is never far away, because the
+        // clocks are compared every few seconds.
         while self.timer.as_mut().poll(cx).is_ready() {
             match self.liveness.check(now(), SystemTime::now()) {
                 Pulse::Nothing => {}
@@ -195,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocket<S> {
         loop {
             let message = ready!(self.inner.poll_next_unpin(cx));
             let message = message.unwrap_or(Err(WsError::ConnectionClosed)).map_err(lost)?;
-            self.liveness.heard(now());
+            self.liveness.heard(now(), message.is_binary() || message.is_text());
             match message {
                 Message::Binary(frame) => return Poll::Ready(Ok(frame)),
                 Message::Text(frame) => return Poll::Ready(Ok(frame.into())),
@@ -205,7 +218,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocket<S> {
         }
     }
 
-    fn keep_alive(&mut self, cx: &mut Context<'_>, is_reading: bool) -> io::Result<()> {
+    fn last_heard(&self) -> Instant {
+        self.liveness.last_heard()
+    }
+
+    fn keep_alive(&mut self, cx: &mut Context<'_>, is_reading: bool, is_owed: bool) -> io::Result<()> {
+        self.liveness.owes(is_owed, now());
         if !is_reading {
             self.liveness.not_reading(now());
         }

@@ -17,7 +17,7 @@ pub enum UrlError {
     /// It is no absolute URL.
     #[error("it is not a URL")]
     Malformed,
-    /// It is neither `wss://`, nor `ws://` to this machine.
+    /// It is neither `wss://`, nor `ws://` to this machine by an endpoint on this machine.
     #[error("{scheme}://{host} is not encrypted")]
     Scheme {
         /// Its scheme.
@@ -65,7 +65,8 @@ pub(super) fn check(url: &str, configured_host: Option<&str>) -> Result<Uri, Url
     let is_configured = configured_host.is_some_and(|configured| configured.eq_ignore_ascii_case(&host));
     let is_service = is_service_host(&host) && matches!(authority.port_u16(), None | Some(443));
     match scheme {
-        "ws" if is_loopback(&host) => Ok(uri),
+        // Nobody but a service that is on this machine itself has a reason to lead to one of its ports.
+        "ws" if is_loopback(&host) && configured_host.is_some_and(is_loopback) => Ok(uri),
         "wss" if is_configured || is_service => Ok(uri),
         "wss" => Err(UrlError::Host { host: authority.to_string() }),
         _ => Err(UrlError::Scheme { scheme: scheme.to_owned(), host }),
@@ -73,9 +74,9 @@ pub(super) fn check(url: &str, configured_host: Option<&str>) -> Result<Uri, Url
 }
 
 /// Whether the host is this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// `ssmmessages[-fips].REGION.SUFFIX`, or a VPC endpoint's `vpce-ID.ssmmessages[-fips].REGION.vpce.SUFFIX`.
@@ -149,9 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn plain_ws_leads_to_this_machine_only() {
-        for url in ["ws://127.0.0.1:4566/x", "ws://[::1]:4566/x", "ws://localhost:4566/x"] {
-            assert!(check(url, None).is_ok(), "{url}");
+    fn plain_ws_leads_to_this_machine_only_and_only_where_the_api_is_on_it() {
+        for url in ["ws://127.0.0.1:4566/x", "ws://[::1]:4566/x", "ws://localhost:4566/x", "ws://LOCALHOST:4566/x"] {
+            for endpoint in ["127.0.0.1", "localhost", "[::1]", "LocalHost"] {
+                assert!(check(url, Some(endpoint)).is_ok(), "{url} from {endpoint}");
+            }
+            for endpoint in [None, Some("endpoint.example.com"), Some("127.0.0.1.example.com"), Some("")] {
+                assert!(check(url, endpoint).is_err(), "{url} from {endpoint:?}");
+            }
         }
     }
 

@@ -121,7 +121,7 @@ async fn a_port_on_which_nothing_listens_is_named_and_the_session_ends() {
     let lab = Lab::builder().sshd(free).pace(Pace::Ideal).start().await.expect("a lab");
     let request = StartRequest::new(TargetId::new(lab.node()).expect("a node id"), 22);
     let mut options = StreamOptions::default();
-    options.port_timeout = Duration::from_millis(500);
+    options.port_timeout = Duration::from_secs(1);
     let mut stream = SsmStream::open(Arc::new(service(&lab)), request, options).await.unwrap();
     stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
     let error = stream.read_u8().await.unwrap_err();

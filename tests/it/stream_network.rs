@@ -171,7 +171,7 @@ async fn what_the_proxy_refuses_is_told_for_both_and_not_tried_again() {
     let name = format!("127.0.0.1:{}", proxy.port);
 
     let api = secure.service(&lab, refused()).start(&request(&lab)).await.unwrap_err();
-    assert!(matches!(api, ServiceError::Unreachable { .. }), "{api:?}");
+    let ServiceError::NotReached { source: api, .. } = &api else { panic!("{api:?}") };
     let websocket = open(&lab, &secure, secure.network(), refused()).await.unwrap_err();
     let StreamError::Connect { source, .. } = &websocket else { panic!("{websocket:?}") };
     for text in [api.to_string(), source.to_string()] {
@@ -185,7 +185,9 @@ async fn an_api_whose_authority_is_unknown_is_not_asked() {
     let lab = lab(|lab| lab).await;
     let (secure, other) = (Secure::before(&lab).await, Secure::before(&lab).await);
     let error = secure.service(&lab, other.network()).start(&request(&lab)).await.unwrap_err();
-    assert!(error.to_string().contains("the certificate of localhost was not accepted"), "{error}");
+    let ServiceError::NotReached { source, .. } = &error else { panic!("{error:?}") };
+    assert!(source.to_string().contains("the certificate of localhost was not accepted"), "{source}");
     let missing = secure.service(&lab, Network::new().ca_bundle("/nowhere/roots.pem")).start(&request(&lab)).await;
-    assert!(missing.unwrap_err().to_string().contains("/nowhere/roots.pem"));
+    let Err(ServiceError::NotReached { source, .. }) = missing else { panic!("{missing:?}") };
+    assert!(source.to_string().contains("/nowhere/roots.pem"), "{source}");
 }

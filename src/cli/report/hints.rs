@@ -88,6 +88,11 @@ fn service_hints(error: &ServiceError) -> Vec<Hint> {
         ServiceError::Throttled { .. } => {
             vec![hint("the account's rate of API calls is used up: try again in a while")]
         }
+        ServiceError::NotReached { source, .. } => vec![hint(dial_hint(source))],
+        ServiceError::PlainEndpoint { .. } => vec![hint(
+            "use https:// in `--endpoint-url`, AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_SSM or the profile's endpoint_url, whichever is set; \
+             http:// is for this machine only",
+        )],
         ServiceError::Unreachable { .. } => vec![hint("check the network and `--endpoint-url`, if one is set")],
         _ => Vec::new(),
     }
@@ -104,18 +109,31 @@ fn dial_hint(error: &DialError) -> &'static str {
         DialError::Certificate { .. } => {
             "where your network opens TLS, or the endpoint is your own, name its root certificates with AWS_CA_BUNDLE"
         }
-        DialError::ProxyRefused { status: 407, .. } => {
+        DialError::ProxyLogin { schemes, .. } if !takes_basic(schemes) => {
+            "a local proxy that logs in by itself, such as cntlm or px, can stand before it: name that one with HTTPS_PROXY"
+        }
+        DialError::ProxyLogin { .. } => {
             "give user and password in HTTPS_PROXY: http://USER:PASSWORD@HOST:PORT, percent-encoded"
         }
-        DialError::Proxy { .. } | DialError::ProxyRefused { .. } | DialError::ProxyAnswer { .. } => {
+        DialError::Proxy { .. }
+        | DialError::ProxyRefused { .. }
+        | DialError::ProxySilent { .. }
+        | DialError::ProxyAnswer { .. } => {
             "the proxy is that of HTTPS_PROXY; NO_PROXY names hosts that are reached without it"
         }
         DialError::NotTls { .. } => {
             "is the port right? An endpoint of your own without TLS is given with http://, a proxy without it too"
         }
-        DialError::CaBundle { .. } => "the file is that of AWS_CA_BUNDLE",
+        DialError::CaBundle { .. } => "AWS_CA_BUNDLE names this file: it has to be PEM, with one certificate at least",
+        DialError::Io(source) if source.kind() == std::io::ErrorKind::ConnectionRefused => {
+            "nothing listens there: check `--endpoint-url` or AWS_ENDPOINT_URL, if one is set, and the firewall"
+        }
         _ => "check that the network lets you out to this host on port 443",
     }
+}
+
+fn takes_basic(schemes: &[String]) -> bool {
+    schemes.is_empty() || schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("Basic"))
 }
 
 fn stream_hints(error: &StreamError) -> Vec<Hint> {

@@ -61,7 +61,7 @@ async fn an_end_with_a_gap_before_it_is_no_end_of_file() {
 async fn a_shutdown_delivers_everything_before_it_ends_the_session() {
     let mut world = World::new();
     let (mut stream, mut node) = world.stream(brisk()).await;
-    let data = pattern(100_000);
+    let data = pattern(20_000);
     stream.write_all(&data).await.unwrap();
     let (shut, arrived) = patiently(async {
         tokio::join!(stream.shutdown(), async {

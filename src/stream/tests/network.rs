@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use super::world::pattern;
 use crate::datachannel::Transmit;
 use crate::stream::liveness::KeepAlive;
-use crate::stream::socket::{Connect, ConnectError, Socket, WebSocket};
+use crate::stream::socket::{Connect, ConnectError, Socket, WebSocket, limits};
 use crate::stream::{Network, UpgradeHeaders};
 
 const TARGET: &str = "/v1/data-channel/jo@example.com-0a1?role=publish_subscribe&cell-number=AA+/x%2B==";
@@ -31,7 +31,7 @@ pub(super) async fn patiently<F: Future>(future: F) -> F::Output {
 /// The next frame, with what keeps the connection alive meanwhile.
 async fn receive(socket: &mut dyn Socket) -> std::io::Result<Bytes> {
     let poll = |cx: &mut Context<'_>| match socket.poll_receive(cx) {
-        Poll::Pending => match socket.keep_alive(cx, true) {
+        Poll::Pending => match socket.keep_alive(cx, true, false) {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         },
@@ -101,7 +101,7 @@ async fn a_403_keeps_what_the_service_said() {
 #[tokio::test]
 async fn frames_of_any_size_pass_whole_and_fragments_are_put_together() {
     let (listener, url) = listener().await;
-    let large = Bytes::from(pattern(1 << 20));
+    let large = Bytes::from(pattern(100 << 10));
     let server = async {
         let (connection, _) = listener.accept().await.unwrap();
         let mut socket = tokio_tungstenite::accept_async(connection).await.unwrap();
@@ -131,7 +131,7 @@ async fn frames_of_any_size_pass_whole_and_fragments_are_put_together() {
 async fn pair() -> (Box<dyn Socket>, WebSocketStream<tokio::io::DuplexStream>) {
     let (near, far) = tokio::io::duplex(4096);
     let server = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
-    let client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+    let client = WebSocketStream::from_raw_socket(far, Role::Client, Some(limits())).await;
     (Box::new(WebSocket::new(client, KeepAlive::USUAL)), server)
 }
 
@@ -180,4 +180,32 @@ async fn a_ping_of_the_service_is_answered() {
         frame = receive(&mut *client) => panic!("{frame:?}"),
         () = ponged => {}
     }
+}
+
+/// What waits to be sent to a service that asks and does not listen, counted by letting it listen in the end.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_pings_and_does_not_read_fills_no_memory_with_answers() {
+    let (mut client, server) = pair().await;
+    let (mut pings, mut answers) = server.split();
+    let flood = async {
+        for _ in 0..100_000 {
+            pings.send(Message::Ping(Bytes::from_static(&[7; 125]))).await.unwrap();
+        }
+        pings
+    };
+    let _pings = tokio::select! {
+        frame = receive(&mut *client) => panic!("{frame:?}"),
+        pings = flood => pings,
+    };
+    let mut held = 0;
+    let counted = async {
+        while let Ok(Some(Ok(message))) = tokio::time::timeout(Duration::from_secs(1), answers.next()).await {
+            held += message.len();
+        }
+    };
+    tokio::select! {
+        frame = receive(&mut *client) => panic!("{frame:?}"),
+        () = counted => {}
+    }
+    assert!(held <= 2 << 20, "{held} bytes of answers waited");
 }

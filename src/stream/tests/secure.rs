@@ -193,12 +193,24 @@ async fn a_proxy_spoken_to_over_tls_proves_its_own_name() {
 #[tokio::test]
 async fn what_a_proxy_refuses_names_the_proxy_and_the_status_but_no_password() {
     let authority = Authority::new();
-    let answer = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 5\r\n\r\nLogin";
-    let port = proxy(Some("Basic x"), answer).await;
-    let error = greet(&through(&authority, &format!("http://jo:secret@127.0.0.1:{port}")), 9).await.unwrap_err();
-    let expected = format!("the proxy 127.0.0.1:{port} refused the connection with HTTP status 407");
-    assert_eq!(error.to_string(), expected);
-    assert!(!format!("{error:?}").contains("secret") && !error.is_transient());
+    for (login, wanted, words) in [
+        ("jo:secret@", "", "it did not accept the user and password"),
+        ("jo:secret@", "Proxy-Authenticate: Basic realm=\"x\"\r\n", "it did not accept the user and password (Basic)"),
+        ("", "Proxy-Authenticate: Basic realm=\"x\"\r\n", "it wants a user and a password (Basic)"),
+        ("", "", "it wants a login"),
+        (
+            "jo:secret@",
+            "Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n",
+            "it wants a login by Negotiate or NTLM, and only Basic can be given",
+        ),
+    ] {
+        let answer = format!("HTTP/1.1 407 Login\r\n{wanted}Content-Length: 5\r\n\r\nLogin");
+        let port = proxy(Some("Basic x"), answer.leak()).await;
+        let error = greet(&through(&authority, &format!("http://{login}127.0.0.1:{port}")), 9).await.unwrap_err();
+        let expected = format!("the proxy 127.0.0.1:{port} refused the connection with HTTP status 407: {words}");
+        assert_eq!(error.to_string(), expected);
+        assert!(!format!("{error:?}").contains("secret") && !error.is_transient());
+    }
     for broken in ["", "SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 oops\r\n\r\n"] {
         let port = proxy(Some("Basic x"), broken).await;
         let error = greet(&through(&authority, &format!("http://127.0.0.1:{port}")), 9).await.unwrap_err();
