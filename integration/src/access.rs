@@ -14,6 +14,7 @@ use std::{
 use serde_json::json;
 use tempfile::NamedTempFile;
 
+use crate::home::write_private;
 use crate::sigv4::{self, AccessKey, Authorization, Request, Scope, SignatureError};
 
 /// Where a client within the lab finds its credentials.
@@ -79,7 +80,7 @@ impl Access {
         let access = Self { directory, lifetime, state: Mutex::new(state), throttled: AtomicU32::new(0) };
         let process = access.directory.join("credentials.json");
         let config = format!("[default]\ncredential_process = cat \"{}\"\n", process.display());
-        fs::write(access.config_file(), config)?;
+        write_private(&access.config_file(), &config)?;
         access.write_files(&access.key())?;
         Ok(access)
     }

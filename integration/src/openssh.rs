@@ -19,7 +19,10 @@ use tokio::{
     process::Command,
 };
 
-use crate::{home::write_key, tasks::Tasks};
+use crate::{
+    home::{write_key, write_private},
+    tasks::Tasks,
+};
 
 /// Where systems put it; it is seldom in a user's `PATH`.
 const PROGRAMS: [&str; 4] = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd", "/opt/homebrew/sbin/sshd"];
@@ -85,7 +88,7 @@ pub(crate) async fn current_user() -> Result<String, OpenSshError> {
 fn write_files(directory: &Path, private: &PrivateKey, key: &PublicKey, extra: &[String]) -> io::Result<PathBuf> {
     let (host_key, authorized) = (directory.join("ssh_host_ed25519_key"), directory.join("authorized_keys"));
     write_key(private, &host_key)?;
-    fs::write(&authorized, format!("{}\n", key.to_openssh().map_err(io::Error::other)?))?;
+    write_private(&authorized, &format!("{}\n", key.to_openssh().map_err(io::Error::other)?))?;
     // A name that is given twice is refused.
     let names_subsystem =
         |line: &String| line.trim_start().get(..9).is_some_and(|word| word.eq_ignore_ascii_case("subsystem"));
@@ -104,7 +107,7 @@ fn write_files(directory: &Path, private: &PrivateKey, key: &PublicKey, extra: &
         authorized.display()
     );
     let configuration = directory.join("sshd_config");
-    fs::write(&configuration, text)?;
+    write_private(&configuration, &text)?;
     if rustix::process::geteuid().is_root() {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(PRIVILEGE_SEPARATION)?;
     }

@@ -1,12 +1,6 @@
 //! The command that runs within the lab.
 
-use std::{
-    ffi::OsString,
-    io,
-    os::unix::process::ExitStatusExt,
-    path::PathBuf,
-    process::{ExitCode, ExitStatus},
-};
+use std::{ffi::OsString, io, os::unix::process::ExitStatusExt, path::PathBuf, process::ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process};
 use ssm_lab::Lab;
@@ -15,12 +9,14 @@ use tokio::{
     signal::unix::{self, SignalKind, signal},
 };
 
+use super::End;
+
 /// Exit statuses of shells for a command that is not there, or cannot be run.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 
 /// Runs the command to its end, in the lab's own process group and on the lab's own terminal.
-pub(super) async fn run(lab: &Lab, command: &[OsString]) -> io::Result<ExitCode> {
+pub(super) async fn run(lab: &Lab, command: &[OsString]) -> io::Result<End> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut child = Command::new(program);
     child.args(arguments);
@@ -30,10 +26,10 @@ pub(super) async fn run(lab: &Lab, command: &[OsString]) -> io::Result<ExitCode>
     child.envs(lab.env()).env("PATH", search_path()?);
     let mut signals = Signals::new()?;
     match child.spawn() {
-        Ok(child) => Ok(exit_code(signals.wait(child).await?)),
+        Ok(child) => Ok(end(signals.wait(child).await?)),
         Err(error) => {
             super::diagnose(&format!("{}: {error}", program.to_string_lossy()));
-            Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }))
+            Ok(End::Status(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }))
         }
     }
 }
@@ -84,8 +80,14 @@ fn search_path() -> io::Result<OsString> {
     std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path))).map_err(io::Error::other)
 }
 
-fn exit_code(status: ExitStatus) -> ExitCode {
-    let signalled = || status.signal().map(|number| 128 + number);
-    let code = status.code().or_else(signalled).and_then(|code| u8::try_from(code).ok());
-    ExitCode::from(code.unwrap_or(u8::MAX))
+/// The lab ends as its command did. Signals that tell of a fault in the command are none in the lab, so they become a status.
+fn end(status: ExitStatus) -> End {
+    const ASKED: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+    match (status.code(), status.signal()) {
+        (_, Some(number)) if ASKED.iter().any(|signal| signal.as_raw() == number) => End::Signal(number),
+        (code, signal) => {
+            let code = code.or(signal.map(|number| 128 + number)).and_then(|code| u8::try_from(code).ok());
+            End::Status(code.unwrap_or(u8::MAX))
+        }
+    }
 }

@@ -1,7 +1,13 @@
 //! The `ssm-lab` command line.
 
 mod args;
+mod background;
 mod child;
+mod serving;
+// The same way to write times and sizes as in the other commands.
+#[allow(dead_code, reason = "the other commands take more kinds of values")]
+#[path = "../../../src/cli/units.rs"]
+mod units;
 
 use std::{
     ffi::OsString,
@@ -13,57 +19,98 @@ use std::{
 };
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, setrlimit, setsid};
+use signal_hook::low_level::emulate_default_handler;
 use ssm_lab::{Lab, LabBuilder};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use args::Args;
+use serving::Announce;
 
 /// The exit status of every failure of the lab itself.
 const FAILURE: u8 = 125;
 
+/// How the lab ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Status(u8),
+    /// As this signal would have ended it, so that a shell's loop around it ends too.
+    Signal(i32),
+}
+
 pub(crate) fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(usage) => {
-            let _ = usage.print();
-            return if usage.use_stderr() { ExitCode::from(FAILURE) } else { ExitCode::SUCCESS };
-        }
+        Err(usage) => return print_usage(&usage),
     };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error),
+    if args.background {
+        return background::start();
+    }
+    if args.detached {
+        // The terminal that it was started from may go.
+        let _ = setsid();
+    }
+    let end = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => fail(&error),
     };
-    runtime.block_on(run(args))
+    end.take()
 }
 
-async fn run(mut args: Args) -> ExitCode {
+/// Help and version go to standard output; mistakes are told as those of the other commands are.
+fn print_usage(usage: &clap::Error) -> ExitCode {
+    if !usage.use_stderr() {
+        let _ = usage.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = usage.render().to_string();
+    let _ = write!(io::stderr(), "ssm-lab: {}", text.strip_prefix("error: ").unwrap_or(&text));
+    ExitCode::from(FAILURE)
+}
+
+impl End {
+    fn take(self) -> ExitCode {
+        match self {
+            Self::Status(code) => ExitCode::from(code),
+            Self::Signal(number) => {
+                // QUIT leaves no core of a lab that has ended in order.
+                let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+                let _ = emulate_default_handler(number);
+                ExitCode::from(u8::try_from(128 + number).unwrap_or(FAILURE))
+            }
+        }
+    }
+}
+
+async fn run(mut args: Args) -> End {
     let command = std::mem::take(&mut args.command);
+    let announce = Announce::of(&args);
     let lab = match builder(args).start().await {
         Ok(lab) => lab,
         Err(error) => return fail(&error),
     };
-    let code = work(&lab, &command).await;
+    let end = work(&lab, &command, announce).await;
     lab.shutdown().await;
-    code.unwrap_or_else(|error| fail(&error))
+    end.unwrap_or_else(|error| fail(&error))
 }
 
-async fn work(lab: &Lab, command: &[OsString]) -> io::Result<ExitCode> {
-    if !await_agent(lab).await? {
-        return Ok(ExitCode::from(FAILURE));
+async fn work(lab: &Lab, command: &[OsString], announce: Announce) -> io::Result<End> {
+    if let Err(number) = await_agent(lab).await? {
+        return Ok(End::Signal(number));
     }
-    if command.is_empty() { serve(lab).await } else { child::run(lab, command).await }
+    if command.is_empty() { serving::serve(lab, announce).await } else { child::run(lab, command).await }
 }
 
-/// Where a real agent is to be the node, nothing can be done without it. Says whether it came before a signal did.
-async fn await_agent(lab: &Lab) -> io::Result<bool> {
-    let Some(activation) = lab.activation() else { return Ok(true) };
+/// Where a real agent is to be the node, nothing can be done without it. The error is the signal that came before it.
+async fn await_agent(lab: &Lab) -> io::Result<Result<(), i32>> {
+    let Some(activation) = lab.activation() else { return Ok(Ok(())) };
     let (code, id, region) = (activation.code, activation.id, lab.region());
     diagnose("waiting for an agent to be the node; register one with");
     diagnose(&format!("  amazon-ssm-agent -register -y -region {region} -code {code} -id {id}"));
     let mut ending = Ending::new()?;
     tokio::select! {
-        connected = lab.wait_for_node(Duration::MAX) => Ok(connected),
-        () = ending.wait() => Ok(false),
+        _ = lab.wait_for_node(Duration::MAX) => Ok(Ok(())),
+        number = ending.wait() => Ok(Err(number)),
     }
 }
 
@@ -83,12 +130,14 @@ impl Ending {
         })
     }
 
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
+    /// The number of the first that comes.
+    async fn wait(&mut self) -> i32 {
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.hangup.recv() => SignalKind::hangup(),
+        };
+        kind.as_raw_value()
     }
 }
 
@@ -103,27 +152,7 @@ fn builder(args: Args) -> LabBuilder {
     }
 }
 
-/// Prints what to export, and serves until a signal.
-async fn serve(lab: &Lab) -> io::Result<ExitCode> {
-    let mut ending = Ending::new()?;
-    let mut stdout = io::stdout();
-    stdout.write_all(exports(lab).as_bytes())?;
-    stdout.flush()?;
-    diagnose("serving; Ctrl-C ends it");
-    ending.wait().await;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Lines for a POSIX shell.
-fn exports(lab: &Lab) -> String {
-    let mut text = format!("unset {}\n", Lab::env_remove().join(" "));
-    for (name, value) in lab.env() {
-        let _ = writeln!(text, "export {name}='{}'", value.replace('\'', r"'\''"));
-    }
-    text
-}
-
-fn fail(error: &dyn std::error::Error) -> ExitCode {
+fn fail(error: &dyn std::error::Error) -> End {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -131,7 +160,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
         source = cause.source();
     }
     diagnose(&text);
-    ExitCode::from(FAILURE)
+    End::Status(FAILURE)
 }
 
 fn diagnose(text: &str) {

@@ -8,25 +8,25 @@ use std::{
 use clap::{ArgAction, Parser, ValueEnum};
 use ssm_lab::{Cut, Faults, LabBuilder, Oversize};
 
-use super::{duration, probability};
+use super::{POSITIVE, WHOLE, probability, units};
 
 /// Faults of the link, the service and the node.
 #[derive(Debug, Parser)]
 pub(super) struct FaultArgs {
     /// One-way delay of every relayed message, such as 30ms
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     delay: Option<Duration>,
 
     /// Most random delay on top of it
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     jitter: Option<Duration>,
 
-    /// Bytes a second that pass each way
-    #[arg(long, value_name = "BYTES")]
+    /// Bytes a second that pass each way, such as 250K; each session has its own
+    #[arg(long, value_name = "SIZE", value_parser = units::sizes::<NonZeroU64>(1..=u64::MAX))]
     rate: Option<NonZeroU64>,
 
-    /// Bytes that queue in front of a link with a rate [default: 1 MiB]
-    #[arg(long, value_name = "BYTES", requires = "rate")]
+    /// Bytes that queue in front of a link with a rate [default: 1M]
+    #[arg(long, value_name = "SIZE", requires = "rate", value_parser = units::sizes::<usize>(0..=u64::MAX))]
     queue: Option<usize>,
 
     /// Probability that a relayed message is lost, 0 to 1
@@ -42,7 +42,7 @@ pub(super) struct FaultArgs {
     reorder: f64,
 
     /// Seed of all that is random
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = units::numbers::<u64>(WHOLE))]
     seed: u64,
 
     /// How --cut-every, --cut-after and the like end the client's socket
@@ -50,35 +50,35 @@ pub(super) struct FaultArgs {
     cut: CutArg,
 
     /// The only session that is cut, by its number, 1 being the first [default: every session]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = units::numbers::<NonZeroUsize>(POSITIVE))]
     cut_session: Option<NonZeroUsize>,
 
     /// How long a silence lasts [default: for ever]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     silence: Option<Duration>,
 
     /// Cuts the client's socket this long after it was opened, again and again
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     cut_every: Option<Duration>,
 
     /// Cuts the client's socket once, after this many relayed messages
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = units::numbers::<u64>(WHOLE))]
     cut_after: Option<u64>,
 
     /// Cuts the client's socket after every N relayed messages
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = units::numbers::<NonZeroU64>(POSITIVE))]
     cut_every_messages: Option<NonZeroU64>,
 
     /// Cuts the client's socket during the handshake, so many times
-    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    #[arg(long, value_name = "TIMES", default_value_t = 0, value_parser = units::numbers::<u32>(WHOLE))]
     cut_handshake: u32,
 
     /// Frames a second above which a client is cut after two seconds
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = units::numbers::<NonZeroU32>(POSITIVE))]
     frame_limit: Option<NonZeroU32>,
 
     /// Largest payload that is taken from a client
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "SIZE", value_parser = units::sizes::<usize>(0..=u64::MAX))]
     payload_limit: Option<usize>,
 
     /// What becomes of a larger one
@@ -90,23 +90,23 @@ pub(super) struct FaultArgs {
     odd_messages: bool,
 
     /// Sends the client a malformed frame before every N messages
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = units::numbers::<NonZeroU64>(POSITIVE))]
     malformed_every: Option<NonZeroU64>,
 
     /// Sends the client one frame of so many bytes, of an unknown type, first
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "SIZE", value_parser = units::sizes::<usize>(0..=u64::MAX))]
     oversized_frame: Option<usize>,
 
     /// Sends messages to the client in WebSocket fragments of at most so many bytes
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "N", value_parser = units::numbers::<NonZeroUsize>(POSITIVE))]
     fragment: Option<NonZeroUsize>,
 
     /// Ends sessions without data for this long
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     idle_timeout: Option<Duration>,
 
     /// Ends sessions this long after their start
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     max_duration: Option<Duration>,
 
     /// Lets ResumeSession answer that the session is over

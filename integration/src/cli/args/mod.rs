@@ -7,18 +7,28 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Parser, ValueEnum};
 use ssm_lab::{CredentialSource, Lab, LabBuilder, Pace};
 
+use super::units;
 use faults::FaultArgs;
+
+/// Which numbers an option takes.
+const WHOLE: &str = "a whole number";
+const POSITIVE: &str = "a whole number, 1 or more";
 
 /// A local Session Manager on loopback, with one managed node.
 ///
 /// With a COMMAND, runs it with an environment that points at the lab, and ends with its exit status. Without one, prints
-/// what to export and serves until Ctrl-C. Exit status: that of COMMAND, 128+n if signal n ended it; 126 if it cannot be run,
-/// 127 if there is none of its name; 125 for every failure of the lab itself.
+/// what to export and serves until Ctrl-C, or in the background: `eval "$(ssm-lab --background)"`.
+///
+/// Times are written as for ssh (`30s`, `1h30m`) or in milliseconds (`50ms`), sizes in bytes or with K, M or G (of 1024).
+///
+/// Exit status: that of COMMAND, 128+n if signal n ended it; 126 if it cannot be run, 127 if there is none of its name; 125
+/// for every failure of the lab itself.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Args {
     /// Puts the SSH server on this loopback port behind the node, instead of the embedded one
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = units::port_option)]
     sshd: Option<u16>,
 
     /// Starts a real OpenSSH sshd and puts it behind the node
@@ -26,7 +36,7 @@ pub(crate) struct Args {
     openssh: bool,
 
     /// Expects a real amazon-ssm-agent on this loopback port to be the node
-    #[arg(long, value_name = "PORT", requires_all = ["tls_cert", "tls_key"], conflicts_with_all = ["sshd", "openssh"])]
+    #[arg(long, value_name = "PORT", value_parser = units::port_option, requires_all = ["tls_cert", "tls_key"], conflicts_with_all = ["sshd", "openssh"])]
     agent_listen: Option<u16>,
 
     /// The PEM file of that port's certificate, which the agent's system must trust
@@ -42,15 +52,15 @@ pub(crate) struct Args {
     no_sshd: bool,
 
     /// What the node takes to connect to its port
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     connect_time: Option<Duration>,
 
     /// How long the node discards input after the handshake
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     completion_lag: Option<Duration>,
 
     /// Lets the node vanish this long after its first session was started
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     vanish_after: Option<Duration>,
 
     /// The node's id
@@ -77,11 +87,11 @@ pub(crate) struct Args {
     credentials: CredentialsArg,
 
     /// How long credentials are good; then new ones take their place, but not in the environment
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::time_option)]
     credentials_lifetime: Option<Duration>,
 
     /// Answers the first N calls of the API with throttling
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = units::numbers::<u32>(WHOLE))]
     throttle: u32,
 
     /// Lets IAM refuse this action; may be repeated
@@ -91,6 +101,18 @@ pub(crate) struct Args {
     /// Takes clients that do not sign the WebSocket upgrade
     #[arg(long)]
     allow_unsigned: bool,
+
+    /// Serve in the background, once ready: prints what to export, for `eval`. `kill $SSM_LAB_PID` ends it
+    #[arg(long, conflicts_with_all = ["command", "env_file"])]
+    pub(crate) background: bool,
+
+    /// Write what to export to FILE instead of printing it, for `. FILE` in another shell; removed at the end
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    pub(crate) env_file: Option<PathBuf>,
+
+    /// Be the process in the background.
+    #[arg(long, hide = true, conflicts_with_all = ["command", "background"])]
+    pub(crate) detached: bool,
 
     /// The command and its arguments
     #[arg(last = true, value_name = "COMMAND")]
@@ -181,16 +203,6 @@ impl From<CredentialsArg> for CredentialSource {
     }
 }
 
-/// A number and a unit: `30ms`, `1.5s`, `2m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0)];
-    let seconds = units.iter().find_map(|(unit, seconds)| {
-        let number = text.strip_suffix(unit)?.parse::<f64>().ok()?;
-        Duration::try_from_secs_f64(number * seconds).ok()
-    });
-    seconds.ok_or_else(|| "expected a number and a unit: ms, s or m".to_owned())
-}
-
 fn probability(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
@@ -203,11 +215,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(duration("30ms"), Ok(Duration::from_millis(30)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
-        assert!(duration("30").is_err() && duration("-1s").is_err() && duration("ms").is_err());
+    fn times_and_sizes_are_written_as_for_the_other_commands() {
+        let usage = |words: &[&str]| Args::try_parse_from([&["ssm-lab"], words].concat()).map(drop);
+        assert!(usage(&["--delay", "30ms", "--rate", "250K", "--idle-timeout", "1h30m", "--silence", "5"]).is_ok());
+        for (words, expected) in [
+            (["--delay", "soon"], "expected a time such as 30s"),
+            (["--rate", "fast"], "expected a size in bytes such as 65536"),
+            (["--rate", "0"], "expected at least 1 bytes"),
+            (["--seed", "x"], "expected a whole number"),
+            (["--cut-session", "0"], "expected a whole number, 1 or more"),
+            (["--throttle", "x"], "expected a whole number"),
+            (["--sshd", "70000"], "expected a port, 1 to 65535"),
+            (["--loss", "x"], "expected a number from 0 to 1"),
+        ] {
+            let said = usage(&words).unwrap_err().to_string();
+            assert!(said.contains(expected), "{words:?}: {said}");
+        }
     }
 
     #[test]
