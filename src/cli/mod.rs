@@ -31,6 +31,7 @@ use report::CliError;
 ///
 /// The caller has to end the process with it: a thread that waits for input may be left behind.
 pub fn ssmssh() -> i32 {
+    stdio::keep_input_from_children();
     status_of(|| ssmssh::main(std::env::args_os()))
 }
 
@@ -38,6 +39,7 @@ pub fn ssmssh() -> i32 {
 ///
 /// The caller has to end the process with it, as with `ssmssh`.
 pub fn ssmcp() -> i32 {
+    stdio::keep_input_from_children();
     status_of(|| ssmcp::main(std::env::args_os()))
 }
 

@@ -182,7 +182,7 @@ async fn follow_terminal(child: &Child, input: Input) {
         loop {
             changes.recv().await;
             terminal::reapply();
-            let size = terminal::size(rustix::stdio::stdin());
+            let size = terminal::size(super::stdio::input());
             let (cols, rows) = (size.ws_col.into(), size.ws_row.into());
             child.resize(cols, rows, size.ws_xpixel.into(), size.ws_ypixel.into()).await;
         }

@@ -4,8 +4,9 @@
 //! own standard streams would make the runtime's shutdown wait. These threads are simply left behind.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 use std::thread;
 
@@ -14,7 +15,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +26,26 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 /// Chunks that wait in either direction: they bound the memory, and keep both sides busy.
 const QUEUE: usize = 8;
 
+/// The user's standard input, once no child can have it.
+static INPUT: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Moves standard input to a descriptor of its own, which no child inherits, and puts `/dev/null` in its place: a
+/// `credential_process` that reads its standard input would take the user's data. To be called once, at the start.
+pub(crate) fn keep_input_from_children() {
+    let stdin = rustix::stdio::stdin();
+    // Above the standard descriptors, which children inherit.
+    let Ok(own) = rustix::io::fcntl_dupfd_cloexec(stdin, 3) else { return };
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    if null.is_ok_and(|null| rustix::stdio::dup2_stdin(&null).is_ok()) {
+        let _ = INPUT.set(own);
+    }
+}
+
+/// The user's standard input.
+pub(crate) fn input() -> BorrowedFd<'static> {
+    INPUT.get().map_or_else(rustix::stdio::stdin, AsFd::as_fd)
+}
+
 /// Standard input, chunk by chunk. Ends at end of file; a read that fails is the last item.
 ///
 /// Nothing is read ahead of the queue. Dropping the receiver ends the thread after its next read.
@@ -32,7 +53,7 @@ pub(crate) fn stdin() -> mpsc::Receiver<io::Result<Bytes>> {
     let (chunks, receiver) = mpsc::channel(QUEUE);
     thread::spawn(move || {
         loop {
-            let chunk = read(rustix::stdio::stdin());
+            let chunk = read(input());
             let is_last = chunk.is_err();
             if matches!(&chunk, Ok(bytes) if bytes.is_empty()) || chunks.blocking_send(chunk).is_err() || is_last {
                 return;
@@ -44,7 +65,7 @@ pub(crate) fn stdin() -> mpsc::Receiver<io::Result<Bytes>> {
 
 /// How many bytes standard input still has, if it is a file: of a pipe nobody knows.
 pub(crate) fn size_of_stdin() -> Option<u64> {
-    let stdin = rustix::stdio::stdin();
+    let stdin = input();
     let file = rustix::fs::fstat(stdin).ok()?;
     let size = u64::try_from(file.st_size).ok()?;
     let is_file = FileType::from_raw_mode(file.st_mode) == FileType::RegularFile;

@@ -1,6 +1,7 @@
 //! In-process tests: the whole product over the lab, its parts against real peers, and the house rules.
 
 mod architecture;
+mod cli_children;
 mod cli_commands;
 mod cli_failures;
 mod cli_openssh;

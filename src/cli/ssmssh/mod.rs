@@ -20,6 +20,7 @@ use super::options::{LogLevel, RequestTty};
 use super::report::{self, CliError, FAILURE};
 use super::session::{self, Ending, Input};
 use super::signals::{self, EndSignal, EndSignals};
+use super::stdio;
 use super::terminal::{self, ModeGuard};
 use crate::client::{ClientError, Connection};
 use crate::ssh::{Child, Command, ExitStatus, Pty};
@@ -148,14 +149,14 @@ async fn begin(
 
 /// The conversation, in raw mode where the input is typed.
 async fn on_terminal(child: &mut Child, input: Input) -> Result<Ending, CliError> {
-    let raw = (input == Input::Keyboard).then(|| ModeGuard::raw(rustix::stdio::stdin()));
+    let raw = (input == Input::Keyboard).then(|| ModeGuard::raw(stdio::input()));
     let _raw = raw.transpose().map_err(|source| CliError::Terminal { action: "change", source })?;
     session::converse(child, input).await
 }
 
 /// The pseudo-terminal to ask for: a likeness of the one on standard input.
 fn pty(settings: &SsmsshSettings) -> Option<Pty> {
-    let stdin = rustix::stdio::stdin();
+    let stdin = stdio::input();
     let is_terminal = has_keyboard(settings);
     let wanted = match settings.request_tty {
         RequestTty::No => false,
@@ -180,7 +181,7 @@ fn pty(settings: &SsmsshSettings) -> Option<Pty> {
 }
 
 fn has_keyboard(settings: &SsmsshSettings) -> bool {
-    !settings.null_stdin && std::io::stdin().is_terminal()
+    !settings.null_stdin && stdio::input().is_terminal()
 }
 
 fn input(settings: &SsmsshSettings, has_pty: bool) -> Input {
