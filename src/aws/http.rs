@@ -18,11 +18,15 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http::header::HOST;
 use http::{HeaderValue, Request, Uri};
+use http_body_util::Limited;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use crate::stream::{DialError, Network, Transport, is_loopback};
+
+/// No answer of the API or of a credentials provider is larger; more is not read.
+const LARGEST_BODY: usize = 1 << 20;
 
 /// An HTTP client that leaves this machine over `network`, for an [`SdkConfig`](aws_config::SdkConfig) of one's own.
 ///
@@ -70,7 +74,7 @@ async fn exchange(
     // Ends with the response's body, or when both ends of it are dropped.
     drop(tokio::spawn(connection));
     let response = within(settings.read_timeout(), sender.send_request(request)).await?.map_err(broken)?;
-    HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
+    HttpResponse::try_from(response.map(|body| SdkBody::from_body_1_x(Limited::new(body, LARGEST_BODY))))
         .map_err(|error| ConnectorError::other(error.into(), None))
 }
 

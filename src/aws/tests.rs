@@ -406,3 +406,26 @@ async fn an_endpoint_that_refuses_is_named_with_its_port() {
     let failure = start_failure(&AwsService::from_sdk_config(&config).unwrap()).await;
     assert_eq!(failure.to_string(), format!("StartSession cannot connect to 127.0.0.1:{port}"));
 }
+
+/// An answer of the API that says that it is a tebibyte, and goes on as long as it is read.
+#[tokio::test]
+async fn an_answer_without_end_is_given_up_after_a_mebibyte() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let flood = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let head =
+            "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: 1099511627776\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut written = 0;
+        while written < 64 << 20 && stream.write_all(&[b' '; 1 << 16]).await.is_ok() {
+            written += 1 << 16;
+        }
+        written
+    });
+    let config = config("eu-west-1", http_client(Network::default())).into_builder().endpoint_url(url).build();
+    let service = AwsService::from_sdk_config(&config).unwrap();
+    service.start(&request("i-0123456789abcdef0")).await.unwrap_err();
+    let written = flood.await.unwrap();
+    assert!(written < 32 << 20, "{written} bytes were taken; what the sockets hold is less");
+}
