@@ -215,7 +215,9 @@ fn in_our_words(error: &io::Error) -> String {
     text.truncate(text.strip_suffix(&format!(" (os error {code})")).unwrap_or(&text).len());
     // Not an abbreviation, that is.
     if text.chars().nth(1).is_some_and(|second| !second.is_uppercase()) {
-        text[..1].make_ascii_lowercase();
+        if let Some(first) = text.get_mut(..1) {
+            first.make_ascii_lowercase();
+        }
     }
     text
 }

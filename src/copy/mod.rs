@@ -320,10 +320,12 @@ where
     S: Future<Output = ()> + Send,
 {
     let run = run::Run::new(sources, destination, options, &progress).await;
+    // Boxed, so that the compiler proves here that it is `Send`, and need not in each program.
+    let copying: futures_util::future::BoxFuture<'_, _> = Box::pin(run.copy());
     tokio::select! {
         biased;
         () = stop => {}
-        outcome = run.copy() => return outcome,
+        outcome = copying => return outcome,
     }
     Err(run.stop().await)
 }

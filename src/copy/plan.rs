@@ -305,7 +305,7 @@ impl Plan {
             Some(FileKind::Directory) => self.enter_directory(&at, metadata),
             Some(FileKind::File) => {
                 self.found.files += 1;
-                self.found.bytes += metadata.size.unwrap_or(0);
+                self.found.bytes = self.found.bytes.saturating_add(metadata.size.unwrap_or(0));
                 self.files.push_back(Task::Copy { at, metadata });
             }
             Some(FileKind::Symlink) if self.options.links == Links::Keep => {

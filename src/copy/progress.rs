@@ -139,7 +139,7 @@ impl<'a> Meter<'a> {
         if before != now {
             self.tell(Event::Found, |totals| {
                 totals.files += now.files - before.files;
-                totals.bytes += now.bytes - before.bytes;
+                totals.bytes = totals.bytes.saturating_add(now.bytes.saturating_sub(before.bytes));
                 totals.is_all_found = now.is_all;
             });
         }
@@ -200,7 +200,7 @@ impl<'a, 'b> FileMeter<'a, 'b> {
             self.meter.tell(self.event(), |totals| {
                 totals.bytes_done -= lost;
                 totals.bytes_kept -= kept;
-                totals.bytes += holes;
+                totals.bytes = totals.bytes.saturating_add(holes);
             });
         }
     }

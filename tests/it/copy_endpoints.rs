@@ -333,3 +333,20 @@ async fn questions(place: &Place) {
     assert!(endpoint.remove(&path("dir/file")).await.is_err());
     assert_eq!(place.files.all(), [b"dir/"]);
 }
+
+/// Programs run copies beside each other in tasks of a runtime.
+#[tokio::test]
+async fn a_copy_can_be_spawned() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), "text").unwrap();
+    let (from, to) = (folder.path().join("a"), folder.path().join("b"));
+    let copying = ssmssh::copy::copy_until(
+        vec![Location::local(from)],
+        Location::local(to.clone()),
+        CopyOptions::default(),
+        |_| {},
+        std::future::pending(),
+    );
+    tokio::spawn(copying).await.unwrap().unwrap();
+    assert_eq!(std::fs::read_to_string(to).unwrap(), "text");
+}

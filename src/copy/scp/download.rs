@@ -148,7 +148,7 @@ impl<'a, 'm> Download<'a, 'm> {
         let is_last = self.is_single && self.open.is_empty() && self.origin + 1 == self.run.sources.len();
         self.run.meter.tell(Event::Found, |totals| {
             totals.files += 1;
-            totals.bytes += header.size;
+            totals.bytes = totals.bytes.saturating_add(header.size);
             totals.is_all_found = is_last;
         });
         let outcome = match self.place(&header.name, false) {

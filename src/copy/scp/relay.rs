@@ -159,7 +159,7 @@ impl<'r, 'a, 'm> Relay<'r, 'a, 'm> {
         if self.upload.taken.refuses(&place.target, is_directory) {
             return Ok(Some(self.upload.run.at_source(place, CopyError::SameName)));
         }
-        self.upload.look_at([&place.target].into_iter()).await?;
+        self.upload.look_at(&[&place.target]).await?;
         Ok(None)
     }
 

@@ -214,19 +214,30 @@ impl Sink {
     }
 
     fn poll_line(&mut self) -> Result<Option<Received>, ScpError> {
-        match self.input.first() {
-            None => return Ok(None),
-            Some(0) => return Err(ScpError::OutOfTurn("a reply came where a name should be")),
-            Some(1 | 2) => return self.poll_complaint(),
-            Some(_) => {}
-        }
-        let Some(line) = take_line(&mut self.input)? else { return Ok(None) };
-        match Control::decode(&line)? {
-            Control::Times(times) => {
-                self.times = Some(times);
-                self.answer();
-                self.poll_line()
+        loop {
+            match self.input.first() {
+                None => return Ok(None),
+                Some(0) => return Err(ScpError::OutOfTurn("a reply came where a name should be")),
+                Some(1 | 2) => return self.poll_complaint(),
+                Some(_) => {}
             }
+            let Some(line) = take_line(&mut self.input)? else { return Ok(None) };
+            match Control::decode(&line)? {
+                Control::Times(_) if self.times.is_some() => {
+                    return Err(ScpError::OutOfTurn("times came twice before a name"));
+                }
+                Control::Times(times) => {
+                    self.times = Some(times);
+                    self.answer();
+                }
+                control => return self.handle_control(control),
+            }
+        }
+    }
+
+    fn handle_control(&mut self, control: Control) -> Result<Option<Received>, ScpError> {
+        match control {
+            Control::Times(_) => Ok(None),
             Control::File { mode, size, name } => {
                 let header = self.header(name, mode, size)?;
                 self.state = State::DecideFile { size };

@@ -24,12 +24,12 @@ impl Survey {
     pub(super) async fn ask(
         &mut self,
         endpoint: &ScpEndpoint,
-        roots: impl IntoIterator<Item = &BytePath>,
+        roots: &[&BytePath],
         recursive: bool,
     ) -> Result<(), ScpError> {
         let mut together = Vec::new();
         let mut length = 0;
-        for root in roots {
+        for &root in roots {
             if !self.asked.insert(root.clone()) {
                 continue;
             }
@@ -59,7 +59,8 @@ impl Survey {
     }
 
     async fn ask_for(&mut self, endpoint: &ScpEndpoint, roots: &[&BytePath], recursive: bool) -> Result<(), ScpError> {
-        let mut receiver = Receiver::survey(endpoint, Request::all(roots.iter().copied()), recursive).await?;
+        let request = Request::all(roots.iter().copied());
+        let mut receiver = Receiver::survey(endpoint, request, recursive).await?;
         let by_name: HashMap<_, _> = roots.iter().filter_map(|root| Some((root.name()?, *root))).collect();
         let root_of = |name: &[u8]| if let [root] = roots { Some(*root) } else { by_name.get(name).copied() };
         let mut open: Vec<BytePath> = Vec::new();

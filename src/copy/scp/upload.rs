@@ -118,7 +118,8 @@ impl<'a, 'm> Upload<'a, 'm> {
             let is_asked = source.endpoint.over_scp().is_none();
             found.push(if is_asked { self.find(origin, summary).await? } else { Vec::new() });
         }
-        self.look_at(found.iter().flatten().map(|place| &place.target)).await?;
+        let targets: Vec<&BytePath> = found.iter().flatten().map(|place| &place.target).collect();
+        self.look_at(&targets).await?;
         for ((origin, source), places) in sources.iter().enumerate().zip(found) {
             if let Some(from) = source.endpoint.over_scp() {
                 Relay::run(self, from, origin, summary).await?;
@@ -132,7 +133,7 @@ impl<'a, 'm> Upload<'a, 'm> {
     }
 
     /// What a source that can be asked stands for, and where that goes.
-    async fn find(&self, origin: usize, summary: &mut Summary) -> Result<Vec<Place>, CopyError> {
+    async fn find(&mut self, origin: usize, summary: &mut Summary) -> Result<Vec<Place>, CopyError> {
         let source = &self.run.sources[origin];
         let (paths, mut failures) = match sources::find(std::slice::from_ref(source)).await {
             Ok(found) => found,
@@ -154,7 +155,7 @@ impl<'a, 'm> Upload<'a, 'm> {
     }
 
     /// Finds out what is at these targets, if that makes a difference.
-    pub(super) async fn look_at(&mut self, targets: impl Iterator<Item = &BytePath>) -> Result<(), CopyError> {
+    pub(super) async fn look_at(&mut self, targets: &[&BytePath]) -> Result<(), CopyError> {
         if self.run.options().skip == Skip::Nothing {
             return Ok(());
         }
@@ -387,7 +388,7 @@ impl<'a, 'm> Upload<'a, 'm> {
     pub(super) fn tell_found(&self, size: u64, is_last: bool) {
         self.run.meter.tell(Event::Found, |totals| {
             totals.files += 1;
-            totals.bytes += size;
+            totals.bytes = totals.bytes.saturating_add(size);
             totals.is_all_found = is_last;
         });
     }

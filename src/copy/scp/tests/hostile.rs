@@ -299,3 +299,18 @@ async fn a_limit_holds_in_every_direction() {
         assert!((0.25..0.45).contains(&elapsed), "{elapsed}");
     }
 }
+
+#[tokio::test]
+async fn times_without_end_are_refused_at_the_second_line() {
+    let script = "T1 0 1 0\n".repeat(200_000);
+    let told = complaints(script.as_bytes(), "file", CopyOptions::default()).await;
+    assert_eq!(told.len(), 1);
+    assert!(told[0].contains("times came twice before a name"), "{told:?}");
+}
+
+#[tokio::test]
+async fn sizes_at_the_limit_of_a_number_are_added_up_without_a_panic() {
+    let script = format!("D0755 0 tree\nC0644 {0} a\n", u64::MAX);
+    let told = complaints(script.as_bytes(), "tree", recursive()).await;
+    assert!(!told.is_empty());
+}
