@@ -67,6 +67,11 @@ pub use transport::TransportError;
 const LOGIN_TIMEOUT: Duration = Duration::from_mins(2);
 /// Keepalives that may go unanswered, as in OpenSSH (`ServerAliveCountMax`).
 const KEEPALIVE_MAX: usize = 3;
+/// The longest time of an option: what is longer is no limit in practice, and moments that far away can still be told.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
+/// The fewest bytes under one key: new ones cost two round trips, and a connection that agrees on nothing else goes nowhere.
+const MIN_REKEY_BYTES: usize = 1 << 16;
+const MIN_REKEY_TIME: Duration = Duration::from_secs(1);
 /// The most bytes under one key: what RFC 4253, section 9, recommends.
 const MAX_REKEY_BYTES: usize = 1 << 30;
 
@@ -162,10 +167,11 @@ impl SessionBuilder {
 
     /// Asks the server for a sign of life after so long without one, and gives up when it leaves more than
     /// [`keepalive_max`](Self::keepalive_max) of these questions unanswered. Default: never, the stream below is trusted to
-    /// notice.
+    /// notice. Zero is never, as in OpenSSH; a time above a year counts as one.
     #[must_use]
     pub fn keepalive(mut self, interval: Duration) -> Self {
-        self.keepalive.interval = Some(interval);
+        self.keepalive.interval =
+            Some(interval).filter(|interval| !interval.is_zero()).map(|interval| interval.min(LONGEST));
         self
     }
 
@@ -178,10 +184,12 @@ impl SessionBuilder {
     }
 
     /// Agrees new keys after so many bytes in either direction, or so long a time. Default 1 GiB, which is also the most,
-    /// and one hour. Each time costs two round trips in which nothing else is sent. The server may ask sooner.
+    /// and one hour; at least 64 KiB and 1 s. Each time costs two round trips in which nothing else is sent. The server may ask
+    /// sooner.
     #[must_use]
     pub fn rekey_after(mut self, bytes: usize, time: Duration) -> Self {
-        let bytes = bytes.min(MAX_REKEY_BYTES);
+        let bytes = bytes.clamp(MIN_REKEY_BYTES, MAX_REKEY_BYTES);
+        let time = time.clamp(MIN_REKEY_TIME, LONGEST);
         self.limits = russh::Limits::new(bytes, bytes, time);
         self
     }
@@ -189,7 +197,7 @@ impl SessionBuilder {
     /// How long the key exchange and the login may take. Default 2 min, as long as OpenSSH's server waits for a login.
     #[must_use]
     pub fn login_timeout(mut self, limit: Duration) -> Self {
-        self.login_timeout = limit;
+        self.login_timeout = limit.min(LONGEST);
         self
     }
 
