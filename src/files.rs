@@ -6,7 +6,7 @@
 use std::{
     fs::{File, FileType, Metadata},
     io::{self, Read},
-    os::unix::fs::{FileExt, FileTypeExt, MetadataExt},
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
 };
 
@@ -94,9 +94,10 @@ impl Opened {
     }
 
     /// The first bytes, which stay to be read: as many as `limit` at most.
+    #[cfg(feature = "cli")]
     pub(crate) fn peek(&self, limit: usize) -> Result<Vec<u8>, FileFault> {
         let mut begin = vec![0; limit];
-        let length = self.file.read_at(&mut begin, 0).map_err(FileFault::Io)?;
+        let length = std::os::unix::fs::FileExt::read_at(&self.file, &mut begin, 0).map_err(FileFault::Io)?;
         begin.truncate(length);
         Ok(begin)
     }

@@ -418,7 +418,7 @@ async fn an_answer_without_end_is_given_up_after_a_mebibyte() {
             "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: 1099511627776\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut written = 0;
-        while written < 64 << 20 && stream.write_all(&[b' '; 1 << 16]).await.is_ok() {
+        while written < 64 << 20 && stream.write_all(&vec![b' '; 1 << 16]).await.is_ok() {
             written += 1 << 16;
         }
         written

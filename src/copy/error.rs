@@ -214,10 +214,10 @@ fn in_our_words(error: &io::Error) -> String {
     let Some(code) = error.raw_os_error() else { return text };
     text.truncate(text.strip_suffix(&format!(" (os error {code})")).unwrap_or(&text).len());
     // Not an abbreviation, that is.
-    if text.chars().nth(1).is_some_and(|second| !second.is_uppercase()) {
-        if let Some(first) = text.get_mut(..1) {
-            first.make_ascii_lowercase();
-        }
+    if text.chars().nth(1).is_some_and(|second| !second.is_uppercase())
+        && let Some(first) = text.get_mut(..1)
+    {
+        first.make_ascii_lowercase();
     }
     text
 }
