@@ -1,6 +1,6 @@
-//! Times, sizes and numbers as people type them: one way to write each, for every option of every command.
+//! Times, sizes and numbers as people type them: one way to write each.
 //!
-//! The lab's command line includes this file, so it knows nothing but the standard library.
+//! Only the lab's command line includes this file so far; it knows nothing but the standard library.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
