@@ -52,7 +52,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 
-    /// How long a lost connection is tried to be resumed, and a node waited for that answers nothing, in seconds
+    /// Seconds to keep trying to resume a lost connection, or to wait for a silent node
     /// [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(..=MAX_SECONDS))]
     pub(crate) resume_timeout: Option<u32>,

@@ -111,8 +111,9 @@ impl<'a> Dialer<'a> {
             tracing::info!(target: "ssmssh::detail", "host key {} {}", key.key_type, key.fingerprint);
         }
         let Some(key) = connection.host_key().filter(|_| !self.settings.is_quiet()) else { return };
-        let (node, file) = (&target.node, known_hosts(self.settings));
-        if key.newly_recorded {
+        let node = &target.node;
+        if let Some(file) = self.settings.known_hosts.first().filter(|_| key.newly_recorded) {
+            let file = file.display();
             report::note(&format!("new host key of {node}: {} {}, kept in {file}", key.key_type, key.fingerprint));
         } else if !key.is_recorded && self.settings.strict_host_key_checking != StrictHostKeyChecking::Off {
             report::note(&format!("new host key of {node}: {} {}, not recorded", key.key_type, key.fingerprint));

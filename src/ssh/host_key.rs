@@ -3,7 +3,7 @@
 use std::{
     fs::{DirBuilder, File},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -323,11 +323,17 @@ fn lock_to_append(path: &Path) -> io::Result<File> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
     let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
-    let kind = file.metadata()?.file_type();
-    if !kind.is_file() {
-        return Err(FileFault::NotAFile(files::kind_of(kind)).into());
+    loop {
+        let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
+        let locked = file.metadata()?;
+        if !locked.is_file() {
+            return Err(FileFault::NotAFile(files::kind_of(locked.file_type())).into());
+        }
+        file.lock()?;
+        // Whoever had the lock may have put another file in this one's place.
+        let there = std::fs::metadata(path);
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (locked.dev(), locked.ino())) {
+            return Ok(file);
+        }
     }
-    file.lock()?;
-    Ok(file)
 }

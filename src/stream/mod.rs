@@ -68,7 +68,7 @@ use crate::datachannel::{Config, LONGEST, SHORTEST, Stats};
 pub struct StreamOptions {
     /// Options of the data channel.
     pub channel: Config,
-    /// How long a lost connection is tried to be resumed. Default 10 minutes. While it lasts, reads and writes wait. Zero
+    /// How long to keep trying to resume a lost connection. Default 10 minutes. While it lasts, reads and writes wait. Zero
     /// resumes nothing: a connection that is lost ends the stream, the service's hourly cut too.
     pub resume_timeout: Duration,
     /// How long a shutdown waits in silence for the node to confirm what was written. Default 2 s, at least 1 s. As long as the node

@@ -191,7 +191,7 @@ fn host_key_hints(error: &HostKeyError) -> Vec<Hint> {
     match error {
         HostKeyError::Changed { host, .. } => {
             vec![hint(format!(
-                "if the host was reinstalled, remove its old key: `ssmssh --forget-host {}`",
+                "if the host was reinstalled, remove its old key: `ssmssh --forget-host {}`; name the file with `--known-hosts` if you did",
                 target(host)
             ))]
         }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind as Mistake;
 use clap::{CommandFactory, Parser};
@@ -81,6 +81,7 @@ pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environme
         let missing = "a target is missing: the last PATH is where the others are copied to";
         return Err(usage(Mistake::TooFewValues, missing));
     };
+    sources.iter_mut().filter(|source| is_standard_input(source)).for_each(|source| *source = Operand::Pipe);
     if !target.is_remote()
         && let Some(source) = sources.iter().find(|source| !source.is_remote())
     {
@@ -117,6 +118,12 @@ pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environme
         sources,
         target,
     })
+}
+
+/// By its names too: at descriptor 0 there is `/dev/null`, for the sake of children.
+fn is_standard_input(source: &Operand) -> bool {
+    let names = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].map(Path::new);
+    matches!(source, Operand::Local(path) if names.contains(&path.as_path()))
 }
 
 /// As many streams as the agents' pace needs for so many bytes a second: more would only share them.
@@ -236,7 +243,9 @@ mod tests {
     #[test]
     fn a_dash_is_one_file() {
         let there = format!("{NODE}:x");
-        assert_eq!(parse(&["-", &there]).unwrap().sources, [Operand::Pipe]);
+        for stdin in ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
+            assert_eq!(parse(&[stdin, &there]).unwrap().sources, [Operand::Pipe], "{stdin}");
+        }
         assert_eq!(parse(&[&there, "-"]).unwrap().target, Operand::Pipe);
         assert_eq!(parse(&[&there, "./-"]).unwrap().target, Operand::Local("./-".into()));
         assert!(matches!(parse(&["-", "x"]), Err(CliError::BothLocal(Operand::Pipe))));

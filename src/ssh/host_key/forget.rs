@@ -19,14 +19,18 @@ impl HostKeyCheck {
         self.on_file(Self::forget_in_files).await
     }
 
-    fn forget_in_files(&self) -> Result<usize, HostKeyError> {
-        let mut removed = 0;
+    pub(super) fn forget_in_files(&self) -> Result<usize, HostKeyError> {
+        let (name, mut removed) = (self.name()?, 0);
         for path in &self.known_hosts {
+            if read(path)?.is_none_or(|file| without(&file.content, &name).1 == 0) {
+                continue;
+            }
+            let failed = |source| HostKeyError::Unwritable { path: path.clone(), source };
+            // Under the lock, so that no key is lost that another process records meanwhile.
+            let _lock = lock_to_append(path).map_err(failed)?;
             let Some(KnownHosts { content, ownership }) = read(path)? else { continue };
-            let (rest, count) = without(&content, &self.name()?);
+            let (rest, count) = without(&content, &name);
             if count > 0 {
-                let failed = |source| HostKeyError::Unwritable { path: path.clone(), source };
-                let _lock = lock_to_append(path).map_err(failed)?;
                 // Links stay links: the file behind them is the one that is replaced.
                 let path = std::fs::canonicalize(path).map_err(failed)?;
                 replace(&path, ".old", &content, ownership.mode).map_err(failed)?;

@@ -89,6 +89,31 @@ fn a_file_that_cannot_be_read_is_an_error_and_not_an_empty_one() {
     assert!(matches!(unreadable.accept(&key(1)), Err(HostKeyError::Unreadable { .. })));
 }
 
+/// Each removal puts another file in the place of the one that the others wait for.
+#[test]
+fn a_host_is_forgotten_and_no_key_is_lost_that_is_recorded_meanwhile() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("known_hosts");
+    let host = |number: u8| HostKeyCheck::new(AcceptNew, file.clone(), &format!("h{number}"), 22);
+    check(AcceptNew, &file).accept(&key(1)).expect("accepted");
+    for number in 0..50 {
+        host(number + 100).accept(&key(number)).expect("accepted");
+    }
+    std::thread::scope(|scope| {
+        for number in 0..50 {
+            let (recorded, removed) = (host(number), host(number + 100));
+            scope.spawn(move || recorded.accept(&key(number)).expect("accepted"));
+            scope.spawn(move || assert_eq!(removed.forget_in_files().expect("forgotten"), 1));
+        }
+    });
+    let text = std::fs::read_to_string(&file).expect("there");
+    assert!(check(Yes, &file).accept(&key(1)).is_ok(), "{text}");
+    for number in 0..50 {
+        assert!(HostKeyCheck::new(Yes, file.clone(), &format!("h{number}"), 22).accept(&key(number)).is_ok(), "{text}");
+    }
+    assert_eq!(text.lines().count(), 51, "{text}");
+}
+
 #[test]
 fn where_nothing_can_be_recorded_the_key_is_accepted_for_this_run() {
     let dir = tempfile::tempdir().expect("a directory");
