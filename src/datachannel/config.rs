@@ -12,6 +12,8 @@ pub(super) const MAX_MESSAGES_IN_FLIGHT: usize = 10_000;
 /// Most messages waiting for the reader or for their predecessors. The agent sends on without any window, and after
 /// losses tens of thousands wait for the one that is missing.
 pub(super) const MAX_INBOX_MESSAGES: usize = 128 << 10;
+/// What a message that waits takes beside its payload, in bytes: its place in the queue, and the payload's allocation.
+pub(super) const MESSAGE_COST: usize = 128;
 /// Most acknowledgements waiting to be sent. A message beyond is not accepted: the agent will send it again.
 pub(super) const MAX_ACKS_OWED: usize = MAX_INBOX_MESSAGES;
 /// Acknowledgements sent again on a new WebSocket. Those that were on their way when the old one broke are lost, and the
@@ -46,9 +48,9 @@ pub struct Config {
     /// Frames that may be sent at once after a pause, whatever the rate. Default 200, at least 1. A quarter of them is
     /// kept for acknowledgements. Has no meaning without `max_frames_per_second`.
     pub burst: u32,
-    /// Most bytes received and not read, including those that wait for a missing predecessor, in bytes. Default
-    /// 128 MiB, at least 1 MiB. At most 131,072 messages wait as well. Reached only when the reader stalls or after
-    /// heavy loss; then the driver stops reading the socket.
+    /// Most memory for what was received and not read, including what waits for a missing predecessor, in bytes; each
+    /// message counts 128 bytes beside its payload. Default 64 MiB, at least 1 MiB. At most 131,072 messages wait as well.
+    /// Reached only when the reader stalls or after heavy loss; then the driver stops reading the socket.
     pub max_inbox: usize,
     /// How long to wait for the handshake once a WebSocket is open. Default 30 s: the agent gives up after 15 s, and may
     /// take its time to start. A WebSocket that is replaced meanwhile starts the wait anew. 1 s to a year.
@@ -63,7 +65,7 @@ impl Default for Config {
             max_in_flight: 8 << 20,
             max_frames_per_second: NonZeroU32::new(900),
             burst: 200,
-            max_inbox: 128 << 20,
+            max_inbox: 64 << 20,
             handshake_timeout: Duration::from_secs(30),
         }
     }

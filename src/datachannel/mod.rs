@@ -165,7 +165,7 @@ impl DataChannel {
             return Ok(());
         }
         match Frame::decode(frame) {
-            Ok(frame) => self.handle_message(frame, now),
+            Ok(frame) => self.handle_message(&frame, now),
             Err(error) => {
                 self.note_malformed(&error);
                 Ok(())

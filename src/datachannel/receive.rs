@@ -15,7 +15,7 @@ use crate::wire::{Acknowledge, Body, ChannelClosed, Frame, HandshakeRequest, Mes
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl DataChannel {
-    pub(super) fn handle_message(&mut self, frame: Frame, now: Instant) -> Result<(), ChannelError> {
+    pub(super) fn handle_message(&mut self, frame: &Frame, now: Instant) -> Result<(), ChannelError> {
         match &frame.message.kind {
             MessageKind::OutputStreamData => return self.handle_stream_data(frame, now),
             MessageKind::Acknowledge => return self.handle_acknowledge(&frame.message, now),
@@ -30,13 +30,13 @@ impl DataChannel {
         Ok(())
     }
 
-    fn handle_stream_data(&mut self, frame: Frame, now: Instant) -> Result<(), ChannelError> {
+    fn handle_stream_data(&mut self, frame: &Frame, now: Instant) -> Result<(), ChannelError> {
         if !frame.is_digest_right() {
             self.stats.digests_wrong += 1;
             debug!(sequence = frame.message.sequence, "message with a wrong digest dropped");
             return Ok(());
         }
-        match self.inbox.accept(frame.message) {
+        match self.inbox.accept(&frame.message) {
             Arrival::Expected((payload_type, payload)) => {
                 self.stats.messages_received += 1;
                 self.deliver(payload_type, payload, now)?;

@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 use super::clock::now;
 use super::link::{Link, Outage};
 use super::payload::LargePayloads;
-use super::quote::{REFUSAL, quote};
+use super::quote::{REFUSAL, VERSION, quote};
 use super::service::{Grant, SsmService, StartRequest, report_stage};
 use super::shared::{Goal, Shared, State, wake};
 use super::silence::Silence;
@@ -446,7 +446,7 @@ impl<'a> Driver<'a> {
                 Event::Writable => wake(&mut state.writer),
                 Event::Established { agent_version } => {
                     report_stage("handshake", self.started);
-                    let _ = self.link.shared.agent_version.set(agent_version);
+                    let _ = self.link.shared.agent_version.set(quote(&agent_version, VERSION, &[]));
                     self.link.shared.connection.send_replace(ConnectionState::Connected);
                     wake(&mut state.opener);
                 }

@@ -3,6 +3,9 @@
 /// Most characters of what a service says that are repeated.
 pub(crate) const SENTENCE: usize = 200;
 
+/// The same of a version number.
+pub(super) const VERSION: usize = 40;
+
 /// The same where the end matters most: a refusal of IAM names two ARNs before it says which policy is the cause.
 pub(crate) const REFUSAL: usize = 400;
 

@@ -28,8 +28,9 @@ use crate::datachannel::Transmit;
 /// The longest wait for one connection: name resolution, TCP, proxy, TLS and upgrade together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The largest message taken from the service. The agent sends 1 KiB; this only bounds what a broken peer may cost.
-const MAX_MESSAGE: usize = 64 << 20;
+/// The largest message taken from the service. The agent sends 1 KiB of data in one; nothing that it or the service writes
+/// is longer than 142,000 bytes (agent `session/config/config.go: ControlChannelWriteBufferSizeLimit`).
+const MAX_MESSAGE: usize = 256 << 10;
 
 /// Frames are gathered up to this size before they are written; what is gathered is flushed when nothing is left to send.
 const WRITE_BUFFER: usize = 128 << 10;

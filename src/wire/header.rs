@@ -56,12 +56,17 @@ impl Frame {
         Self { message, schema_version: SCHEMA_VERSION, digest, payload_length }
     }
 
-    /// Reads one frame. The payload is what follows `HeaderLength + 4`, whatever `PayloadLength` says, and a slice of
-    /// `frame`, not a copy.
+    /// Reads one frame. The payload is what follows the header, whatever `PayloadLength` says, and a slice of `frame`,
+    /// not a copy. A `HeaderLength` other than [`HEADER_LENGTH`] is refused: no known sender writes one, and who pads a
+    /// header makes memory of it.
     pub fn decode(mut frame: Bytes) -> Result<Self, DecodeError> {
         let length = frame.len();
         let prefix: Prefix = *frame.first_chunk().ok_or(DecodeError::TooShort { length })?;
-        let payload = frame.split_off(payload_offset(&prefix, length)?);
+        let header_length = u32::from_be_bytes(read(&prefix, field::HEADER_LENGTH));
+        if header_length != HEADER_LENGTH {
+            return Err(DecodeError::HeaderLength { header_length, length });
+        }
+        let payload = frame.split_off(PREFIX_LENGTH);
         Ok(Self {
             message: Message {
                 kind: read_kind(&prefix)?,
@@ -166,16 +171,6 @@ impl FrameBuf {
             *prefix = header.prefix(Sha256::digest(&*payload).into(), length_field(payload.len()));
         }
         self.bytes.freeze()
-    }
-}
-
-/// Where the payload starts. `HeaderLength` is the sender's word: it may point anywhere.
-fn payload_offset(prefix: &Prefix, length: usize) -> Result<usize, DecodeError> {
-    let header_length = u32::from_be_bytes(read(prefix, field::HEADER_LENGTH));
-    let offset = usize::try_from(header_length).ok().and_then(|header| header.checked_add(field::PAYLOAD_LENGTH.len()));
-    match offset {
-        Some(offset) if (PREFIX_LENGTH..=length).contains(&offset) => Ok(offset),
-        _ => Err(DecodeError::HeaderLength { header_length, length }),
     }
 }
 

@@ -159,8 +159,8 @@ pub enum DecodeError {
         /// Bytes in the frame.
         length: usize,
     },
-    /// `HeaderLength` points into the header or past the end of the frame.
-    #[error("HeaderLength {header_length} does not fit a frame of {length} bytes")]
+    /// `HeaderLength` is not [`HEADER_LENGTH`].
+    #[error("HeaderLength is {header_length} in a frame of {length} bytes; it is to be {HEADER_LENGTH}")]
     HeaderLength {
         /// The field as sent.
         header_length: u32,

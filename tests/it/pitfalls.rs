@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-const PITFALLS: usize = 38;
+const AT_LEAST: usize = 38;
 
 /// The pitfall's number and the tests named for it, where the line is one of the table.
 fn row(line: &str) -> Option<(usize, Vec<(&str, &str)>)> {
@@ -30,5 +30,5 @@ fn every_pitfall_has_tests_and_they_exist() {
             assert!(exists(root, file, test), "P{number} names {file}::{test}, which does not exist");
         }
     }
-    assert_eq!(seen, (1..=PITFALLS).collect());
+    assert_eq!(seen, (1..=seen.len().max(AT_LEAST)).collect());
 }

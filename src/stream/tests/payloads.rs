@@ -160,7 +160,8 @@ async fn acknowledgements_that_wait_behind_a_full_inbox_are_not_missed() {
     let mut options = StreamOptions::default();
     options.channel.max_inbox = 1 << 20;
     let (mut stream, mut node) = world.stream(options).await;
-    let data = pattern(1 << 20);
+    // With 128 bytes beside each KiB.
+    let data = pattern(911 << 10);
     node.print(&data).await;
     until(|| stream.shared.lock().channel.is_inbox_full()).await;
     stream.write_all(&pattern(5000)).await.unwrap();

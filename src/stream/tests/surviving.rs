@@ -196,7 +196,8 @@ async fn a_reader_that_takes_nothing_for_ten_minutes_does_not_cost_the_connectio
     let mut options = StreamOptions::default();
     options.channel.max_inbox = 1 << 20;
     let (mut stream, mut node) = world.stream(options).await;
-    let data = pattern(1 << 20);
+    // With 128 bytes beside each KiB.
+    let data = pattern(911 << 10);
     node.print(&data).await;
     until(|| stream.shared.lock().channel.is_inbox_full()).await;
     let pings = node.idle(10 * MINUTE).await;
