@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -145,6 +146,18 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     /// This side as one that is reached over the SCP protocol, if it is: then nothing else can be asked of it.
     fn over_scp(&self) -> Option<&ScpEndpoint> {
         None
+    }
+    /// This side as the target of one copy, if it is another then: one that can [`hold`](Self::hold) a directory. Default:
+    /// it is the same.
+    fn for_one_copy(&self) -> Option<Arc<dyn Endpoint>> {
+        None
+    }
+    /// All that this copy is to write lies in `directory`, links on the way to it followed: from now on no link in it is
+    /// written through, even if it is put there in the meantime. Asked for once, before anything is written. Default:
+    /// nothing is done.
+    fn hold<'a>(&'a self, directory: &'a BytePath) -> Answer<'a, ()> {
+        let _ = directory;
+        std::future::ready(Ok(())).boxed()
     }
     /// Sets attributes by path.
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()>;

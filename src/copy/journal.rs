@@ -279,7 +279,7 @@ mod tests {
     }
 
     fn open_for(folder: &tempfile::TempDir, is_dry_run: bool) -> Option<Journal> {
-        Journal::open(&folder.path().join("state/copies"), "name", Arc::new(LocalEndpoint), is_dry_run)
+        Journal::open(&folder.path().join("state/copies"), "name", Arc::new(LocalEndpoint::default()), is_dry_run)
     }
 
     #[test]
@@ -399,6 +399,8 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_used_is_no_failure() {
-        assert!(Journal::open(Path::new("/dev/null/copies"), "name", Arc::new(LocalEndpoint), false).is_none());
+        assert!(
+            Journal::open(Path::new("/dev/null/copies"), "name", Arc::new(LocalEndpoint::default()), false).is_none()
+        );
     }
 }

@@ -215,7 +215,7 @@ pub struct Location {
 impl Location {
     /// A path of this machine.
     pub fn local(path: impl Into<BytePath>) -> Self {
-        Self::on(Arc::new(LocalEndpoint), path)
+        Self::on(Arc::new(LocalEndpoint::default()), path)
     }
 
     /// A path of the machine behind `endpoint`, as a user would type it: relative to the login directory, which the

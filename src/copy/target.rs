@@ -38,6 +38,8 @@ pub(super) async fn assign(
     if let (Some(journal), Target::Name(_)) = (journal, &target) {
         journal.name();
     }
+    let held = target.hold(endpoint).await;
+    held.map_err(|error| Failure::new(endpoint.side(), &destination.path, error))?;
     let mut places = Vec::new();
     for (origin, source) in found {
         let from = &*sources[origin].endpoint;
@@ -73,6 +75,14 @@ async fn leads_into(endpoint: &dyn Endpoint, source: &BytePath, target: &BytePat
 }
 
 impl Target {
+    /// From now on what is written lies where the target was found.
+    pub(super) async fn hold(&self, endpoint: &dyn Endpoint) -> Result<(), CopyError> {
+        match self {
+            Self::Directory(path) => endpoint.hold(path).await,
+            Self::Name(path) => endpoint.hold(&path.parent()).await,
+        }
+    }
+
     pub(super) fn path(&self) -> &BytePath {
         match self {
             Self::Directory(path) | Self::Name(path) => path,

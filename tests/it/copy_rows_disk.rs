@@ -8,20 +8,33 @@ use ssm_lab::{Lab, Pace};
 
 use crate::copy_cli::World;
 
-/// Notes what is forced to the disk and what is renamed, one line each.
+/// Notes what is forced to the disk, one line each: its path, and the names in the directory that it is or lies in.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-static void note(const char *verb, const char *path, const char *to) {
+static void note(const char *path) {
     const char *log = getenv("DISK_LOG");
     int fd = log ? open(log, O_WRONLY | O_APPEND | O_CREAT, 0600) : -1;
     if (fd < 0) return;
-    dprintf(fd, "%s %s %s\n", verb, path, to);
+    char directory[4096];
+    snprintf(directory, sizeof directory, "%s", path);
+    DIR *names = opendir(directory);
+    if (!names && strrchr(directory, '/')) {
+        *strrchr(directory, '/') = 0;
+        names = opendir(directory);
+    }
+    dprintf(fd, "%s", path);
+    struct dirent *found;
+    while (names && (found = readdir(names))) dprintf(fd, " %s", found->d_name);
+    dprintf(fd, "\n");
+    if (names) closedir(names);
     close(fd);
 }
 
@@ -30,14 +43,8 @@ int fsync(int fd) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
     path[length < 0 ? 0 : length] = 0;
-    int outcome = ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
-    note("fsync", path, "");
-    return outcome;
-}
-
-int rename(const char *from, const char *to) {
-    note("rename", from, to);
-    return ((int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename"))(from, to);
+    note(path);
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
 }
 "#;
 
@@ -49,11 +56,12 @@ fn build_shim(folder: &Path) -> PathBuf {
     library
 }
 
-/// Where the first line that begins with `verb` and names a path with this end stands.
-fn at(log: &[String], verb: &str, end: &str) -> usize {
-    let is_it = |line: &&String| line.starts_with(verb) && line.trim_end().ends_with(end);
-    let found = log.iter().find(is_it).unwrap_or_else(|| panic!("no {verb} of {end}: {log:#?}"));
-    log.iter().position(|line| line == found).expect("it was found")
+/// The names that were in the directory of `path`, or in the directory `path`, each time that it was forced to the disk.
+fn forced<'a>(log: &'a [String], is_it: impl Fn(&Path) -> bool) -> Vec<Vec<&'a str>> {
+    let lines = log.iter().map(|line| line.split(' ').collect::<Vec<_>>());
+    let found: Vec<_> = lines.filter(|line| is_it(Path::new(line[0]))).map(|line| line[1..].to_vec()).collect();
+    assert!(!found.is_empty(), "not forced: {log:#?}");
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,12 +77,13 @@ async fn a_file_gets_its_name_behind_its_bytes_and_its_directory_is_forced_behin
     let output = command.env("LD_PRELOAD", library).env("DISK_LOG", &log).output().await.unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
     let log: Vec<_> = fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect();
-    for (name, directory) in [("copy/one", "/copy"), ("copy/sub/two", "/copy/sub")] {
-        let renamed = at(&log, "rename ", name);
-        let temporary = log[renamed].split(' ').nth(1).unwrap();
-        assert!(at(&log, "fsync ", temporary) < renamed, "{name}: {log:#?}");
-        assert!(at(&log, "fsync ", directory) > renamed, "{name}: {log:#?}");
+    for (name, directory) in [("one", "copy"), ("two", "copy/sub")] {
+        let is_temporary = |path: &Path| {
+            path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(&format!(".{name}.ssmcp-")))
+        };
+        assert!(forced(&log, is_temporary).iter().all(|names| !names.contains(&name)), "{name}: {log:#?}");
+        assert!(forced(&log, |path| path.ends_with(directory)).last().unwrap().contains(&name), "{name}: {log:#?}");
     }
     let parent = world.here("").canonicalize().unwrap();
-    at(&log, "fsync ", parent.to_str().unwrap().trim_end_matches('/'));
+    forced(&log, |path| path == parent);
 }

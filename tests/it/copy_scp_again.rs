@@ -11,7 +11,7 @@ use ssmssh::copy::{CopyOptions, Event, Failure, Location, Progress, Skip, Summar
 use tempfile::TempDir;
 
 use crate::copy_cli::silent_success;
-use crate::copy_scp::{long_ago, scp_in, scp_with, set};
+use crate::copy_scp::{long_ago, mode, modified, scp_in, scp_with, set};
 use crate::copy_scp_options::{fast_node, output, said};
 use crate::copy_sftp::{noise, tree};
 
@@ -311,4 +311,31 @@ async fn a_source_that_changes_while_it_is_sent_is_told() {
         assert_eq!((summary.files, told(&summary).len()), (0, 1));
         assert!(told(&summary)[0].ends_with("was changed while it was read"), "{summary:?}");
     }
+}
+
+#[tokio::test]
+async fn a_download_writes_nothing_behind_a_link_that_takes_a_directorys_place() {
+    let (node, here) = (folder(), folder());
+    fs::create_dir_all(node.path().join("tree/sub")).unwrap();
+    for name in ["tree/one", "tree/sub/two"] {
+        fs::write(node.path().join(name), b"new").unwrap();
+    }
+    let (into, outside) = (here.path().join("into"), here.path().join("outside"));
+    for directory in [&into, &outside] {
+        fs::create_dir(directory).unwrap();
+    }
+    set(&outside, 0o711, long_ago());
+    // Whatever comes first, the directory is there by then, and is swapped.
+    let swap = |progress: Progress<'_>| {
+        if matches!(progress.event, Event::Started { .. })
+            && fs::rename(into.join("tree"), here.path().join("moved")).is_ok()
+        {
+            symlink(&outside, into.join("tree")).unwrap();
+        }
+    };
+    let source = Location::scp(&scp_in(node.path()), "tree");
+    let target = Location::local(into.clone());
+    let summary = copy(vec![source], target, recursive().preserve(true), swap).await.expect("a summary");
+    assert!(!summary.is_complete());
+    assert_eq!((tree(&outside).len(), mode(&outside), modified(&outside)), (0, 0o711, long_ago()));
 }

@@ -1,21 +1,21 @@
 //! This machine's file system.
 
 mod sparse;
+mod spot;
+mod written;
 
-use std::fs::{self, DirEntry, File, FileTimes, OpenOptions, Permissions};
+use std::fs::{self, DirEntry, File};
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink,
-};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, Timespec, Timestamps, mkdirat, statat, symlinkat, utimensat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -23,21 +23,56 @@ use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, MAX_ENTRIES, Me
 use super::existing::{check_directory, check_replaceable};
 use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side};
-use sparse::{LEAST_HOLE, holes, write_sparsely};
+use sparse::{LEAST_HOLE, holes};
+use spot::{Base, Spot};
+use written::NewFile;
 
 /// A file is read and written in pieces of this size when only this side counts.
 const PIECE: u32 = 256 * 1024;
 const PERMISSION_BITS: u32 = 0o7777;
-/// The permissions of a file under its temporary name: a later run opens it again, whatever its source allows.
-const OWNERS: u32 = 0o600;
 
 /// This machine's files. Relative paths start from the process's working directory.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LocalEndpoint;
+#[derive(Debug, Clone, Default)]
+pub struct LocalEndpoint {
+    /// The directory that a copy's target is or lies in, once that is known.
+    base: Arc<OnceLock<Base>>,
+}
+
+impl LocalEndpoint {
+    /// Where `path` is: in the directory that is held, if it lies there.
+    fn spot(&self, path: &BytePath) -> Result<Spot, CopyError> {
+        let held = self.base.get().and_then(|base| base.find(path));
+        held.unwrap_or_else(|| Ok(Spot::typed(path)))
+    }
+
+    /// Runs `work` with the spot of a path on a thread that may block.
+    fn at<'a, T, E, F>(&self, path: &'a BytePath, work: F) -> Answer<'a, T>
+    where
+        T: Send + 'static,
+        E: Into<CopyError> + Send + 'static,
+        F: FnOnce(Spot) -> Result<T, E> + Send + 'static,
+    {
+        let (endpoint, path) = (self.clone(), path.clone());
+        on_thread(move || work(endpoint.spot(&path)?).map_err(Into::into))
+    }
+}
 
 impl Endpoint for LocalEndpoint {
     fn side(&self) -> Side {
         Side::Local
+    }
+
+    fn for_one_copy(&self) -> Option<Arc<dyn Endpoint>> {
+        Some(Arc::new(Self::default()))
+    }
+
+    /// Where the directory cannot be opened, whatever is to be in it cannot be written.
+    fn hold<'a>(&'a self, directory: &'a BytePath) -> Answer<'a, ()> {
+        let (endpoint, directory) = (self.clone(), directory.clone());
+        on_thread(move || {
+            endpoint.base.get_or_init(|| Base::open(&directory));
+            Ok::<_, CopyError>(())
+        })
     }
 
     /// Absolute, because relative paths start from the working directory.
@@ -51,11 +86,13 @@ impl Endpoint for LocalEndpoint {
     }
 
     fn stat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
-        blocking(path, |path| fs::metadata(path).map(|metadata| metadata_of(&metadata)))
+        self.at(path, |spot| statat(spot.directory(), spot.name(), AtFlags::empty()).map_err(io::Error::from).map(told))
     }
 
     fn lstat<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Metadata> {
-        blocking(path, |path| fs::symlink_metadata(path).map(|metadata| metadata_of(&metadata)))
+        self.at(path, |spot| {
+            statat(spot.directory(), spot.name(), AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from).map(told)
+        })
     }
 
     fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
@@ -72,7 +109,7 @@ impl Endpoint for LocalEndpoint {
 
     fn open<'a>(&'a self, path: &'a BytePath, _: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
         async move {
-            let (file, metadata) = blocking(path, open).await?;
+            let (file, metadata) = self.at(path, open).await?;
             let found = metadata_of(&metadata);
             Ok((Box::new(LocalFile { file: Arc::new(file), opened: metadata }) as Box<dyn SourceFile>, found))
         }
@@ -81,27 +118,27 @@ impl Endpoint for LocalEndpoint {
 
     fn create<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, Box<dyn TargetFile>> {
         async move {
-            let (file, granted) = blocking(path, move |path| create(path, mode)).await?.deliver();
-            Ok(Box::new(NewFile::new(file, granted, path, true)) as Box<dyn TargetFile>)
+            let created = self.at(path, move |spot| written::create(spot, mode)).await?.deliver();
+            Ok(Box::new(NewFile::new(created, path, self, true)) as Box<dyn TargetFile>)
         }
         .boxed()
     }
 
     fn reopen<'a>(&'a self, path: &'a BytePath, granted: u32) -> Answer<'a, Option<Box<dyn TargetFile>>> {
         async move {
-            let file = blocking(path, reopen).await?;
-            Ok(Some(Box::new(NewFile::new(file, granted, path, false)) as Box<dyn TargetFile>))
+            let opened = self.at(path, move |spot| written::reopen(spot, granted)).await?;
+            Ok(Some(Box::new(NewFile::new(opened, path, self, false)) as Box<dyn TargetFile>))
         }
         .boxed()
     }
 
     fn digest<'a>(&'a self, path: &'a BytePath, _: u64) -> Answer<'a, Option<[u8; 32]>> {
-        blocking(path, |path| digest(path).map(Some))
+        self.at(path, |spot| digest(&spot).map(Some))
     }
 
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool> {
         async move {
-            match blocking(path, move |path| fs::DirBuilder::new().mode(mode).create(path)).await {
+            match self.at(path, move |spot| make_directory(&spot, mode)).await {
                 Ok(()) => Ok(true),
                 Err(CopyError::Local(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
                     check_directory(&self.lstat(path).await?).map(|()| false)
@@ -113,11 +150,14 @@ impl Endpoint for LocalEndpoint {
     }
 
     fn remove<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
-        blocking(path, fs::remove_file)
+        self.at(path, |spot| written::remove(&spot))
     }
 
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()> {
-        blocking(path, move |path| apply(&File::open(path)?, change))
+        self.at(path, move |spot| match spot.open(OFlags::RDONLY) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => Err(CopyError::LinkInTheWay),
+            file => Ok(written::apply(&file?, change)?),
+        })
     }
 
     fn read_link<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
@@ -128,11 +168,15 @@ impl Endpoint for LocalEndpoint {
         async move {
             let to = to.as_path().to_owned();
             let link = to.clone();
-            match blocking(path, move |path| symlink(link, path)).await {
+            let make = move |spot: Spot| symlinkat(link, spot.directory(), spot.name()).map_err(io::Error::from);
+            match self.at(path, make).await {
                 Err(CopyError::Local(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
                     check_replaceable(&self.lstat(path).await?)?;
-                    let temporary = temporary_name(path).as_path().to_owned();
-                    blocking(path, move |path| replace_by_link(&path, &to, &temporary)).await
+                    let (endpoint, temporary) = (self.clone(), temporary_name(path));
+                    let replace = move |spot: Spot| {
+                        Ok::<_, CopyError>(written::replace_by_link(&spot, &to, &endpoint.spot(&temporary)?)?)
+                    };
+                    self.at(path, replace).await
                 }
                 outcome => outcome,
             }
@@ -142,17 +186,20 @@ impl Endpoint for LocalEndpoint {
 
     fn date_link<'a>(&'a self, path: &'a BytePath, times: (SystemTime, SystemTime)) -> Answer<'a, ()> {
         let times = Timestamps { last_access: timespec(times.0), last_modification: timespec(times.1) };
-        blocking(path, move |path| Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?))
+        self.at(path, move |spot| {
+            utimensat(spot.directory(), spot.name(), &times, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)
+        })
     }
 
     fn sync_directory<'a>(&'a self, path: &'a BytePath) -> Answer<'a, ()> {
-        blocking(path, |path| match File::open(path).and_then(|directory| directory.sync_all()) {
-            // Some file systems cannot, and some directories may be written to but not read.
-            Err(error) if !matches!(Errno::from_io_error(&error), Some(Errno::IO | Errno::NOSPC | Errno::DQUOT)) => {
-                Ok(())
+        async move {
+            match self.at(path, |spot| spot.open(OFlags::RDONLY)?.sync_all()).await {
+                // Some file systems cannot, and some directories may be written to but not read.
+                Err(CopyError::Local(error)) if Errno::from_io_error(&error) != Some(Errno::IO) => Ok(()),
+                outcome => outcome,
             }
-            outcome => outcome,
-        })
+        }
+        .boxed()
     }
 }
 
@@ -200,117 +247,13 @@ impl SourceFile for LocalFile {
     }
 }
 
-/// A file under its temporary name.
-struct NewFile {
-    file: Arc<File>,
-    /// The permissions that the umask leaves a new file.
-    granted: u32,
-    path: PathBuf,
-    /// Nothing was in it, so that zeros need not be written.
-    is_empty: bool,
-    /// Held alone while the size is set, so that nobody makes the file longer in between.
-    growing: Arc<RwLock<()>>,
+fn make_directory(spot: &Spot, mode: u32) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(mode.try_into().map_err(io::Error::other)?);
+    Ok(mkdirat(spot.directory(), spot.name(), mode)?)
 }
 
-impl NewFile {
-    fn new(file: File, granted: u32, path: &BytePath, is_empty: bool) -> Self {
-        Self { file: Arc::new(file), granted, path: path.as_path().to_owned(), is_empty, growing: Arc::default() }
-    }
-}
-
-impl TargetFile for NewFile {
-    fn max_write(&self) -> u32 {
-        PIECE
-    }
-
-    fn write(&self, offset: u64, data: Bytes) -> Answer<'_, ()> {
-        let (file, growing) = (Arc::clone(&self.file), Arc::clone(&self.growing));
-        let is_empty = self.is_empty;
-        spawn(move || {
-            if is_empty { write_with_holes(&file, &growing, &data, offset) } else { file.write_all_at(&data, offset) }
-        })
-    }
-
-    fn has_holes(&self) -> bool {
-        true
-    }
-
-    fn granted(&self) -> Option<u32> {
-        Some(self.granted)
-    }
-
-    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
-        let to = to.as_path().to_owned();
-        let change = Change { mode: Some(change.mode.unwrap_or(self.granted)), ..change };
-        spawn(move || {
-            apply(&self.file, change)?;
-            self.file.sync_all()?;
-            let metadata = metadata_of(&self.file.metadata()?);
-            fs::rename(&self.path, to)?;
-            Ok(metadata)
-        })
-    }
-}
-
-fn write_with_holes(file: &File, growing: &RwLock<()>, data: &[u8], offset: u64) -> io::Result<()> {
-    let may_be_short = {
-        let _others_too = growing.read().unwrap_or_else(PoisonError::into_inner);
-        write_sparsely(file, data, offset)?
-    };
-    if may_be_short {
-        let _alone = growing.write().unwrap_or_else(PoisonError::into_inner);
-        let end = offset + data.len() as u64;
-        if file.metadata()?.len() < end {
-            file.set_len(end)?;
-        }
-    }
-    Ok(())
-}
-
-/// A file just created. If nobody waits for it any more, it is removed again.
-struct JustCreated {
-    file: Option<(File, u32)>,
-    path: PathBuf,
-}
-
-impl JustCreated {
-    fn deliver(mut self) -> (File, u32) {
-        self.file.take().expect("taken by this method only, which consumes the value")
-    }
-}
-
-impl Drop for JustCreated {
-    fn drop(&mut self) {
-        if self.file.is_some() {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn create(path: PathBuf, mode: u32) -> io::Result<JustCreated> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(mode | OWNERS).open(&path)?;
-    let mut created = JustCreated { file: None, path };
-    let (file, granted) = created.file.insert((file, mode));
-    let held = file.metadata()?.mode() & PERMISSION_BITS;
-    if held != OWNERS {
-        file.set_permissions(Permissions::from_mode(OWNERS))?;
-    }
-    *granted = held & (mode | !OWNERS);
-    Ok(created)
-}
-
-/// A file of our own, no link to another.
-fn reopen(path: PathBuf) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    let file = OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path)?;
-    if file.metadata()?.uid() != rustix::process::geteuid().as_raw() {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    Ok(file)
-}
-
-fn digest(path: PathBuf) -> io::Result<[u8; 32]> {
-    let (mut file, mut hash, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; PIECE as usize]);
+fn digest(spot: &Spot) -> io::Result<[u8; 32]> {
+    let (mut file, mut hash, mut buffer) = (spot.open(OFlags::RDONLY)?, Sha256::new(), vec![0; PIECE as usize]);
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hash.finalize().into()),
@@ -319,11 +262,9 @@ fn digest(path: PathBuf) -> io::Result<[u8; 32]> {
     }
 }
 
-fn open(path: PathBuf) -> io::Result<(File, fs::Metadata)> {
-    // Without NONBLOCK, opening a pipe waits for a writer that may never come. Regular files do not heed it.
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    let flags = flags.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+fn open(spot: Spot) -> io::Result<(File, fs::Metadata)> {
+    // Opening a pipe does not wait for a writer that may never come.
+    let file = spot.open(OFlags::RDONLY)?;
     let metadata = file.metadata()?;
     Ok((file, metadata))
 }
@@ -348,14 +289,6 @@ fn entry(found: &DirEntry) -> Option<Entry> {
     Some(Entry { name: found.file_name().into_vec(), metadata })
 }
 
-/// Gives a link a name that a file or link has.
-fn replace_by_link(path: &Path, to: &Path, temporary: &Path) -> io::Result<()> {
-    symlink(to, temporary)?;
-    fs::rename(temporary, path).inspect_err(|_| {
-        let _ = fs::remove_file(temporary);
-    })
-}
-
 /// Nanoseconds count forwards, before 1970 too.
 fn timespec(time: SystemTime) -> Timespec {
     let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
@@ -372,22 +305,32 @@ fn timespec(time: SystemTime) -> Timespec {
     }
 }
 
-fn apply(file: &File, change: Change) -> io::Result<()> {
-    if let Some((accessed, modified)) = change.times {
-        file.set_times(FileTimes::new().set_accessed(accessed).set_modified(modified))?;
-    }
-    match change.mode {
-        Some(mode) => file.set_permissions(Permissions::from_mode(mode)),
-        None => Ok(()),
-    }
-}
-
 fn metadata_of(metadata: &fs::Metadata) -> Metadata {
     Metadata {
         kind: FileKind::of_mode(metadata.mode()),
         size: Some(metadata.len()),
         mode: Some(metadata.mode() & PERMISSION_BITS),
         times: metadata.accessed().ok().zip(metadata.modified().ok()),
+    }
+}
+
+/// As `metadata_of`, of what a directory tells.
+fn told(stat: Stat) -> Metadata {
+    let mode = u32::from(stat.st_mode);
+    let time = |seconds: i64, nanoseconds: u64| {
+        let nanoseconds = Duration::from_nanos(nanoseconds);
+        let whole = Duration::from_secs(seconds.unsigned_abs());
+        let time = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+        time.and_then(|time| time.checked_add(nanoseconds))
+    };
+    let nanoseconds = |count| u64::try_from(count).unwrap_or_default();
+    let accessed = time(stat.st_atime, nanoseconds(stat.st_atime_nsec));
+    let modified = time(stat.st_mtime, nanoseconds(stat.st_mtime_nsec));
+    Metadata {
+        kind: FileKind::of_mode(mode),
+        size: u64::try_from(stat.st_size).ok(),
+        mode: Some(mode & PERMISSION_BITS),
+        times: accessed.zip(modified),
     }
 }
 
@@ -406,9 +349,18 @@ where
     T: Send + 'static,
     F: FnOnce() -> io::Result<T> + Send + 'static,
 {
+    on_thread(work)
+}
+
+fn on_thread<T, E, F>(work: F) -> Answer<'static, T>
+where
+    T: Send + 'static,
+    E: Into<CopyError> + Send + 'static,
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+{
     async move {
         match tokio::task::spawn_blocking(work).await {
-            Ok(outcome) => outcome.map_err(CopyError::from),
+            Ok(outcome) => outcome.map_err(Into::into),
             Err(gone) => Err(CopyError::Local(io::Error::other(gone))),
         }
     }

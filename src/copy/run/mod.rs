@@ -57,6 +57,8 @@ impl<'a> Run<'a> {
         options: CopyOptions,
         report: &'a (dyn Fn(Progress<'_>) + Send + Sync),
     ) -> Self {
+        let endpoint = destination.endpoint.for_one_copy().unwrap_or_else(|| Arc::clone(&destination.endpoint));
+        let destination = Location { endpoint, ..destination };
         let journal = open_journal(&sources, &destination, &options).await;
         Self {
             sources,

@@ -63,7 +63,12 @@ pub(super) async fn copy(run: &Run<'_>, summary: &mut Summary) -> Result<(), Cop
         return Upload::run(run, to, summary).await;
     }
     let Location { endpoint, path, .. } = &run.destination;
-    let target = match target::find(&**endpoint, path, run.sources.len()).await {
+    let found = async {
+        let target = target::find(&**endpoint, path, run.sources.len()).await?;
+        target.hold(&**endpoint).await?;
+        Ok(target)
+    };
+    let target = match found.await {
         Ok(target) => target,
         Err(error @ CopyError::TargetNotDirectory { .. }) => return Err(error),
         Err(error) => return run.record(summary, Failure::new(endpoint.side(), path, error)),

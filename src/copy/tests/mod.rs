@@ -9,6 +9,7 @@ mod refusals;
 mod renamed;
 mod stopped;
 mod striped;
+mod swapped;
 mod trees;
 mod waits;
 

@@ -83,7 +83,7 @@ async fn a_temporary_file_can_be_written_by_its_owner_whatever_its_source_allows
     let folder = tempfile::tempdir().unwrap();
     for mode in [0o400, 0o444, 0o555, 0o200, 0o000] {
         let path = BytePath::from(folder.path().join("temporary"));
-        let created = LocalEndpoint.create(&path, mode).await.unwrap();
+        let created = LocalEndpoint::default().create(&path, mode).await.unwrap();
         let held = || std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path.as_path()).unwrap().permissions());
         assert_eq!(held() & 0o7777, 0o600, "{mode:o}");
         let granted = created.granted().unwrap();
@@ -99,7 +99,7 @@ async fn a_temporary_file_is_never_one_that_is_there() {
     std::os::unix::fs::symlink(folder.path().join("outside"), folder.path().join("planted")).unwrap();
     for name in ["outside", "planted"] {
         let path = BytePath::from(folder.path().join(name));
-        let created = LocalEndpoint.create(&path, 0o644).await;
+        let created = LocalEndpoint::default().create(&path, 0o644).await;
         assert!(matches!(&created, Err(CopyError::Local(error)) if error.raw_os_error() == Some(17)), "{name}");
     }
     assert_eq!(fs::read(folder.path().join("outside")).unwrap(), b"before");
@@ -110,7 +110,7 @@ async fn a_new_file_is_closed_to_others_until_it_has_its_name() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let path = BytePath::from(folder.path().join("temporary"));
-    let created = LocalEndpoint.create(&path, 0o666).await.unwrap();
+    let created = LocalEndpoint::default().create(&path, 0o666).await.unwrap();
     assert_eq!(fs::metadata(path.as_path()).unwrap().permissions().mode() & 0o777, 0o600);
     let to = BytePath::from(folder.path().join("name"));
     let granted = created.granted().unwrap();

@@ -50,7 +50,7 @@ impl Place {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().to_owned();
         Self {
-            endpoint: Arc::new(LocalEndpoint),
+            endpoint: Arc::new(LocalEndpoint::default()),
             base: path.clone().into(),
             files: Files::Disk(path),
             _alive: Box::new(directory),
