@@ -109,7 +109,7 @@ impl Endpoint for LocalEndpoint {
 
     fn open<'a>(&'a self, path: &'a BytePath, _: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
         async move {
-            let (file, metadata) = self.at(path, open).await?;
+            let (file, metadata) = self.at(path, |spot| open(&spot)).await?;
             let found = metadata_of(&metadata);
             Ok((Box::new(LocalFile { file: Arc::new(file), opened: metadata }) as Box<dyn SourceFile>, found))
         }
@@ -247,6 +247,7 @@ impl SourceFile for LocalFile {
     }
 }
 
+#[allow(clippy::useless_conversion, reason = "systems differ in the size of a mode")]
 fn make_directory(spot: &Spot, mode: u32) -> io::Result<()> {
     let mode = Mode::from_raw_mode(mode.try_into().map_err(io::Error::other)?);
     Ok(mkdirat(spot.directory(), spot.name(), mode)?)
@@ -262,7 +263,7 @@ fn digest(spot: &Spot) -> io::Result<[u8; 32]> {
     }
 }
 
-fn open(spot: Spot) -> io::Result<(File, fs::Metadata)> {
+fn open(spot: &Spot) -> io::Result<(File, fs::Metadata)> {
     // Opening a pipe does not wait for a writer that may never come.
     let file = spot.open(OFlags::RDONLY)?;
     let metadata = file.metadata()?;
@@ -315,6 +316,7 @@ fn metadata_of(metadata: &fs::Metadata) -> Metadata {
 }
 
 /// As `metadata_of`, of what a directory tells.
+#[allow(clippy::useless_conversion, reason = "systems differ in the size of each number")]
 fn told(stat: Stat) -> Metadata {
     let mode = u32::from(stat.st_mode);
     let time = |seconds: i64, nanoseconds: u64| {

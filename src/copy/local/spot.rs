@@ -108,6 +108,7 @@ impl Spot {
     }
 
     /// As `open`, with the mode that a new file gets.
+    #[allow(clippy::useless_conversion, reason = "systems differ in the size of a mode")]
     pub(super) fn create(&self, flags: OFlags, mode: u32) -> io::Result<File> {
         let follow = if self.directory.is_some() { OFlags::NOFOLLOW } else { OFlags::empty() };
         let flags = flags | follow | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
