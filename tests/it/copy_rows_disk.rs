@@ -57,7 +57,7 @@ fn build_shim(folder: &Path) -> PathBuf {
 }
 
 /// The names that were in the directory of `path`, or in the directory `path`, each time that it was forced to the disk.
-fn forced<'a>(log: &'a [String], is_it: impl Fn(&Path) -> bool) -> Vec<Vec<&'a str>> {
+fn forced(log: &[String], is_it: impl Fn(&Path) -> bool) -> Vec<Vec<&str>> {
     let lines = log.iter().map(|line| line.split(' ').collect::<Vec<_>>());
     let found: Vec<_> = lines.filter(|line| is_it(Path::new(line[0]))).map(|line| line[1..].to_vec()).collect();
     assert!(!found.is_empty(), "not forced: {log:#?}");
