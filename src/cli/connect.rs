@@ -173,7 +173,8 @@ impl Redialer {
 
 fn session(settings: &ConnectionSettings, target: &Target, keys: &[Identity]) -> SessionBuilder {
     let mut session = SessionBuilder::new(settings.user_at(target)).host_keys(host_keys(settings, target));
-    session = session.compression(settings.compression == Some(true));
+    // Nothing waits for a channel while it holds another: a copy that hashes over there does without.
+    session = session.compression(settings.compression == Some(true)).channel_wait(Duration::ZERO);
     if let Some(interval) = settings.server_alive_interval {
         session = session.keepalive(interval).keepalive_max(settings.server_alive_count_max);
     }

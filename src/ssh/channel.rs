@@ -4,7 +4,12 @@
 //! not, and its loop waits while a channel's queue is full. So whatever arrives is taken at once into pipes with a
 //! limit; when a reader is so slow that they fill, the whole connection waits for it.
 
-use std::{collections::VecDeque, future::pending, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    future::pending,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig, client::Msg};
@@ -16,6 +21,8 @@ use super::{
     backlog::Backlog,
     command::ExitStatus,
     pipe::{PipeReader, PipeWriter, pipe},
+    request::{Asked, Request},
+    turns::Slot,
 };
 
 /// Bytes that wait in each direction of a channel for whoever is slower.
@@ -57,32 +64,51 @@ pub(super) struct Ends {
     pub(super) stderr: PipeReader,
     pub(super) control: mpsc::Sender<Control>,
     pub(super) outcome: watch::Receiver<Option<Outcome>>,
+    pub(super) refused_env: Arc<Mutex<Vec<String>>>,
 }
 
-/// Starts the task of a channel on which `requests`, in this order, still have to be answered.
-pub(super) fn start(channel: Channel<Msg>, requests: VecDeque<String>, opened: Instant, shared: Arc<Shared>) -> Ends {
+/// Starts the task of a channel, which sends `requests` in this order and holds `slot` until the channel is closed.
+pub(super) fn start(
+    channel: Channel<Msg>,
+    requests: Vec<Request>,
+    opened: Instant,
+    slot: Slot,
+    shared: Arc<Shared>,
+) -> Ends {
     let (stdin, stdin_out) = pipe(PIPE_LIMIT);
     let (stdout_in, stdout) = pipe(PIPE_LIMIT);
     let (stderr_in, stderr) = pipe(PIPE_LIMIT);
     let (control, control_out) = mpsc::channel(4);
     let (outcome_in, outcome) = watch::channel(None);
     let (read, write) = channel.split();
-    let incoming = Incoming { requests, opened, stdout: stdout_in, stderr: stderr_in, outcome: outcome_in };
-    tokio::spawn(run(read, write, stdin_out, control_out, incoming, shared).in_current_span());
-    Ends { stdin, stdout, stderr, control, outcome }
+    let refused_env = Arc::default();
+    let incoming = Incoming {
+        asked: requests.iter().map(Request::asked).collect(),
+        refused_env: Arc::clone(&refused_env),
+        opened,
+        stdout: stdout_in,
+        stderr: stderr_in,
+        outcome: outcome_in,
+    };
+    let outgoing = Outgoing { requests, stdin: stdin_out, control: control_out };
+    let running = async move {
+        run(read, &write, outgoing, incoming, shared).await;
+        drop(slot);
+    };
+    tokio::spawn(running.in_current_span());
+    Ends { stdin, stdout, stderr, control, outcome, refused_env }
 }
 
 async fn run(
     mut read: ChannelReadHalf,
-    write: ChannelWriteHalf<Msg>,
-    stdin: PipeReader,
-    control: mpsc::Receiver<Control>,
+    write: &ChannelWriteHalf<Msg>,
+    outgoing: Outgoing,
     mut incoming: Incoming,
     shared: Arc<Shared>,
 ) {
     let end = tokio::select! {
         end = incoming.receive(&mut read) => end,
-        () = send(&write, stdin, control, &shared.transport.backlog) => End::Abandoned,
+        () = outgoing.send(write, &shared.transport.backlog) => End::Abandoned,
         () = shared.closing() => End::Abandoned,
     };
     // The loop of russh must not wait for a channel that nobody takes messages from.
@@ -111,40 +137,59 @@ enum End {
     Lost,
 }
 
-/// Sends what the caller writes; returns when the caller holds nothing of the channel any more.
-async fn send(
-    write: &ChannelWriteHalf<Msg>,
-    mut stdin: PipeReader,
-    mut control: mpsc::Receiver<Control>,
-    backlog: &Backlog,
-) {
-    let data = async {
-        while let Some(chunk) = stdin.recv().await {
-            if send_chunk(write, chunk, backlog).await.is_err() {
-                break;
+/// What leaves on the channel.
+struct Outgoing {
+    requests: Vec<Request>,
+    stdin: PipeReader,
+    control: mpsc::Receiver<Control>,
+}
+
+impl Outgoing {
+    /// Sends the requests, then what the caller writes; returns when the caller holds nothing of the channel any more.
+    ///
+    /// The answers are taken meanwhile: russh's loop would wait for that, and this for the loop.
+    async fn send(self, write: &ChannelWriteHalf<Msg>, backlog: &Backlog) {
+        let Self { requests, mut stdin, mut control } = self;
+        for request in requests {
+            // Where it cannot be sent the connection has ended, which the receiving side tells.
+            if request.send(write).await.is_err() {
+                return pending().await;
             }
         }
-        let _ = write.eof().await;
-        pending::<()>().await;
-    };
-    let requests = async {
-        while let Some(request) = control.recv().await {
-            let _ = match request {
-                Control::Resize { cols, rows, width_px, height_px } => {
-                    write.window_change(cols, rows, width_px, height_px).await
+        let data = async {
+            while let Some(chunk) = stdin.recv().await {
+                if send_chunk(write, chunk, backlog).await.is_err() {
+                    break;
                 }
-                Control::Signal { name, sent } => {
-                    let result = write.signal(Sig::Custom(name)).await;
-                    let _ = sent.send(());
-                    result
-                }
-            };
+            }
+            let _ = write.eof().await;
+            pending::<()>().await;
+        };
+        let controls = async {
+            while let Some(asked) = control.recv().await {
+                let _ = asked.send(write).await;
+            }
+            let _ = write.close().await;
+        };
+        tokio::select! {
+            () = data => {}
+            () = controls => {}
         }
-        let _ = write.close().await;
-    };
-    tokio::select! {
-        () = data => {}
-        () = requests => {}
+    }
+}
+
+impl Control {
+    async fn send(self, write: &ChannelWriteHalf<Msg>) -> Result<(), russh::Error> {
+        match self {
+            Self::Resize { cols, rows, width_px, height_px } => {
+                write.window_change(cols, rows, width_px, height_px).await
+            }
+            Self::Signal { name, sent } => {
+                let result = write.signal(Sig::Custom(name)).await;
+                let _ = sent.send(());
+                result
+            }
+        }
     }
 }
 
@@ -160,7 +205,9 @@ async fn send_chunk(write: &ChannelWriteHalf<Msg>, mut chunk: Bytes, backlog: &B
 }
 
 struct Incoming {
-    requests: VecDeque<String>,
+    /// What is still to be answered, in this order.
+    asked: VecDeque<Asked>,
+    refused_env: Arc<Mutex<Vec<String>>>,
     opened: Instant,
     stdout: PipeWriter,
     stderr: PipeWriter,
@@ -176,9 +223,11 @@ impl Incoming {
                 ChannelMsg::ExtendedData { data, ext: STDERR } => drop(self.stderr.send(data).await),
                 ChannelMsg::Eof => self.end_streams(),
                 ChannelMsg::Success => self.granted(),
-                ChannelMsg::Failure => {
-                    return End::Refused { request: self.requests.pop_front().unwrap_or_default() };
-                }
+                ChannelMsg::Failure => match self.asked.pop_front() {
+                    Some(Asked::Env(name)) => self.env_refused(name),
+                    Some(Asked::Needed(request)) => return End::Refused { request },
+                    None => {}
+                },
                 ChannelMsg::ExitStatus { exit_status } => self.settle(Outcome::Exit(ExitStatus::exited(exit_status))),
                 ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, .. } => {
                     let status = ExitStatus::killed(signal_text(signal_name), core_dumped, error_message);
@@ -192,9 +241,14 @@ impl Incoming {
     }
 
     fn granted(&mut self) {
-        if self.requests.pop_front().is_some() && self.requests.is_empty() {
+        if self.asked.pop_front().is_some() && self.asked.is_empty() {
             super::stage("channel", self.opened);
         }
+    }
+
+    fn env_refused(&self, name: String) {
+        tracing::info!(target: "ssmssh::detail", "the server does not take the variable {name:?} (AcceptEnv)");
+        self.refused_env.lock().unwrap_or_else(PoisonError::into_inner).push(name);
     }
 
     fn end_streams(&mut self) {

@@ -1,11 +1,10 @@
 //! Commands on the remote side, in the manner of `std::process`.
 
 use std::{
-    collections::VecDeque,
     fmt, io,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::Instant,
 };
 
 use tokio::{
@@ -15,9 +14,10 @@ use tokio::{
 
 use super::{
     Lost, Session, SshError,
-    channel::{self, Control, Ends, Outcome},
+    channel::{Control, Ends, Outcome},
     pipe::{PipeReader, PipeWriter},
     pty::Pty,
+    request::{self, Request},
 };
 
 /// A command, or the login shell, that is about to run on the remote side.
@@ -49,44 +49,32 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// Asks for an environment variable. Servers ignore those that their configuration does not list (`AcceptEnv`).
+    /// Asks for an environment variable. Servers refuse those that their configuration does not list (`AcceptEnv`), and the
+    /// command runs without: [`Child::refused_env`] and [`Output::refused_env`] tell.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
     /// Opens a channel and starts the command. This takes one round trip: the requests for the terminal, the
-    /// environment and the command leave together, and their answers are not waited for. When the server refuses one of
-    /// them, [`Child::wait`] and reads from its streams report [`SshError::RequestRefused`].
+    /// environment and the command leave together, and their answers are not waited for. When the server refuses the
+    /// terminal or the command, [`Child::wait`] and reads from its streams report [`SshError::RequestRefused`].
     ///
-    /// Cancelling it may leave an unused channel open until the session ends.
+    /// Where the server opens no more channels while others of this session are open, it waits its turn; see
+    /// [`SessionBuilder::channel_wait`](super::SessionBuilder::channel_wait). A command, variable or terminal with a NUL byte
+    /// in it, or longer than 255 KiB, is refused before anything is opened ([`SshError::NulByte`], [`SshError::TooLong`]).
+    /// What the node itself takes may be less: Linux runs no command above 128 KiB.
+    ///
+    /// Cancel safe: a channel that is open by then is closed.
     pub async fn spawn(self) -> Result<Child, SshError> {
-        let opened = Instant::now();
-        let channel = self.session.open_channel().await?;
-        let mut requests = VecDeque::new();
-        if let Some(pty) = &self.pty {
-            let modes = pty.russh_modes();
-            let sent =
-                channel.request_pty(true, &pty.term, pty.cols, pty.rows, pty.width_px, pty.height_px, &modes).await;
-            self.session.sent(sent).await?;
-            requests.push_back("a pseudo-terminal".to_owned());
-        }
-        for (name, value) in self.env {
-            let sent = channel.set_env(false, name, value).await;
-            self.session.sent(sent).await?;
-        }
-        let sent = match self.program {
-            Program::Shell => {
-                requests.push_back("a shell".to_owned());
-                channel.request_shell(true).await
-            }
-            Program::Exec(command) => {
-                requests.push_back("the command".to_owned());
-                channel.exec(true, command).await
-            }
+        let Self { session, program, pty, env } = self;
+        let env = env.into_iter().map(|(name, value)| Request::Env { name, value });
+        let program = match program {
+            Program::Shell => Request::Shell,
+            Program::Exec(command) => Request::Exec(command),
         };
-        self.session.sent(sent).await?;
-        Ok(Child::new(channel::start(channel, requests, opened, self.session.shared())))
+        let requests = pty.map(Request::Pty).into_iter().chain(env).chain([program]).collect();
+        Ok(Child::new(session.opening.open(requests).await?))
     }
 
     /// Runs it with an empty stdin and collects all that it prints, without a limit.
@@ -97,7 +85,8 @@ impl<'a> Command<'a> {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (status, stdout, stderr) = tokio::join!(child.wait(), collect(stdout), collect(stderr));
         let status = status?;
-        Ok(Output { status, stdout: stdout.map_err(unwrap_io)?, stderr: stderr.map_err(unwrap_io)? })
+        let refused_env = child.refused_env();
+        Ok(Output { status, stdout: stdout.map_err(unwrap_io)?, stderr: stderr.map_err(unwrap_io)?, refused_env })
     }
 
     /// Runs it with an empty stdin and discards what it prints.
@@ -132,6 +121,8 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// What it wrote to stderr.
     pub stderr: Vec<u8>,
+    /// The names of the variables that the server did not take.
+    pub refused_env: Vec<String>,
 }
 
 /// A running command.
@@ -152,17 +143,19 @@ pub struct Child {
     pub stderr: Option<ChildStderr>,
     control: mpsc::Sender<Control>,
     outcome: watch::Receiver<Option<Outcome>>,
+    refused_env: Arc<Mutex<Vec<String>>>,
 }
 
 impl Child {
     fn new(ends: Ends) -> Self {
-        let Ends { stdin, stdout, stderr, control, outcome } = ends;
+        let Ends { stdin, stdout, stderr, control, outcome, refused_env } = ends;
         Self {
             stdin: Some(ChildStdin { pipe: stdin, _channel: control.clone() }),
             stdout: Some(ChildStdout { pipe: stdout, _channel: control.clone() }),
             stderr: Some(ChildStderr { pipe: stderr, _channel: control.clone() }),
             control,
             outcome,
+            refused_env,
         }
     }
 
@@ -192,12 +185,21 @@ impl Child {
     /// Sends a signal, named as in `TERM` or `INT`, ahead of whatever is asked of the session after this returns.
     /// Servers may ignore it; OpenSSH passes it on since 8.1.
     ///
-    /// Cancelling it may leave the signal unsent.
-    pub async fn signal(&self, name: &str) {
+    /// Fails with nothing but a name that cannot be sent: one with a NUL byte, or longer than 255 KiB. Cancelling it may
+    /// leave the signal unsent.
+    pub async fn signal(&self, name: &str) -> Result<(), SshError> {
+        request::check("the signal's name", name.as_bytes())?;
         let (sent, is_sent) = oneshot::channel();
         if self.control.send(Control::Signal { name: name.to_owned(), sent }).await.is_ok() {
             let _ = is_sent.await;
         }
+        Ok(())
+    }
+
+    /// The names of the variables that the server did not take, in the order in which they were asked for. All of them are
+    /// known once the command has printed something or [`Child::wait`] has returned.
+    pub fn refused_env(&self) -> Vec<String> {
+        self.refused_env.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -236,12 +238,8 @@ pub struct Subsystem {
 
 impl Subsystem {
     pub(super) async fn open(session: &Session, name: &str) -> Result<Self, SshError> {
-        let opened = Instant::now();
-        let channel = session.open_channel().await?;
-        let sent = channel.request_subsystem(true, name).await;
-        session.sent(sent).await?;
-        let requests = VecDeque::from([format!("the subsystem {name:?}")]);
-        let Ends { stdin, stdout, control, .. } = channel::start(channel, requests, opened, session.shared());
+        let requests = vec![Request::Subsystem(name.to_owned())];
+        let Ends { stdin, stdout, control, .. } = session.opening.open(requests).await?;
         Ok(Self { stdin, stdout, _channel: control })
     }
 }

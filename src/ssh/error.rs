@@ -17,8 +17,8 @@ pub enum SshError {
     /// The server let none of the identities in.
     #[error(transparent)]
     Authentication(#[from] AuthenticationError),
-    /// The server does not open another channel.
-    #[error("the SSH server refused to open a channel: {reason}")]
+    /// The server opens no channel while none is open, or none has ended for as long as its turn was waited for.
+    #[error("the SSH server opens no more sessions (MaxSessions in its configuration): {reason}")]
     ChannelRefused {
         /// The server's reason.
         reason: String,
@@ -28,6 +28,22 @@ pub enum SshError {
     RequestRefused {
         /// What was asked for: `a pseudo-terminal`, `a shell`, `the command`, `the subsystem "sftp"`.
         request: String,
+    },
+    /// A text with a NUL byte in it, which servers end the connection over. Nothing was sent.
+    #[error("{what} contains a NUL byte, which cannot be sent")]
+    NulByte {
+        /// `the command`, `the value of a variable`, `the name of the terminal`, `the user's name`…
+        what: &'static str,
+    },
+    /// A text that is longer than servers take, which end the connection over it. Nothing was sent.
+    #[error("{what} is too long to be sent: {length} bytes, of {limit} at most")]
+    TooLong {
+        /// As with [`SshError::NulByte`].
+        what: &'static str,
+        /// Its length in bytes.
+        length: usize,
+        /// The most that is sent, in bytes.
+        limit: usize,
     },
     /// The server did not let us in, nor refuse to, in time.
     #[error("the SSH server has not completed the login within {} s", .0.as_secs())]
@@ -58,6 +74,7 @@ impl SshError {
             Self::Lost(Lost::ServerSilent(_)) | Self::LoginTimeout(_) => io::ErrorKind::TimedOut,
             Self::Lost(_) => io::ErrorKind::ConnectionAborted,
             Self::RequestRefused { .. } | Self::ChannelRefused { .. } => io::ErrorKind::ConnectionRefused,
+            Self::NulByte { .. } | Self::TooLong { .. } => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::Other,
         }
     }

@@ -23,10 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use russh::{
-    Channel, Disconnect,
-    client::{Handle, Msg},
-};
+use russh::{Disconnect, client::Handle};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -44,14 +41,18 @@ mod host_key;
 mod identity;
 mod key;
 mod known_hosts;
+mod opening;
 mod pipe;
 mod pty;
 pub(crate) mod quote;
+mod request;
 mod transport;
+mod turns;
 
 pub mod sftp;
 
 use handler::{Events, HandlerError, Shown};
+use opening::Opening;
 use transport::{Transport, TransportState};
 
 pub use agent::{AgentError, AgentKey, SshAgent};
@@ -67,6 +68,8 @@ pub use transport::TransportError;
 const LOGIN_TIMEOUT: Duration = Duration::from_mins(2);
 /// Keepalives that may go unanswered, as in OpenSSH (`ServerAliveCountMax`).
 const KEEPALIVE_MAX: usize = 3;
+/// Longest wait for a turn to open a channel without one of the others ending, unless told otherwise.
+const CHANNEL_WAIT: Duration = Duration::from_mins(10);
 /// The longest time of an option: what is longer is no limit in practice, and moments that far away can still be told.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 /// The fewest bytes under one key: new ones cost two round trips, and a connection that agrees on nothing else goes nowhere.
@@ -96,6 +99,7 @@ pub struct SessionBuilder {
     keepalive: Keepalive,
     limits: russh::Limits,
     login_timeout: Duration,
+    channel_wait: Duration,
     compression: bool,
 }
 
@@ -129,6 +133,7 @@ impl SessionBuilder {
             keepalive: Keepalive { interval: None, max: KEEPALIVE_MAX },
             limits: russh::Limits::default(),
             login_timeout: LOGIN_TIMEOUT,
+            channel_wait: CHANNEL_WAIT,
             compression: false,
         }
     }
@@ -201,6 +206,16 @@ impl SessionBuilder {
         self
     }
 
+    /// How long a command or subsystem waits for its turn where the server opens no more channels at a time (`MaxSessions` of
+    /// OpenSSH, 10), counted anew whenever another one of this session ends. Turns come in the order in which they were asked
+    /// for; a server that refuses while none is open is not asked again. Default 10 min. Zero is no wait: a refusal is the
+    /// error at once. A time above a year counts as one.
+    #[must_use]
+    pub fn channel_wait(mut self, limit: Duration) -> Self {
+        self.channel_wait = limit.min(LONGEST);
+        self
+    }
+
     /// Asks for compression of all that is sent and received (`zlib@openssh.com`, from the login on). A server that has
     /// none is used without; [`Session::is_compressed`] tells. It costs both sides processor time, about a second for
     /// every 50 to 200 MB, and brings nothing where the data is compressed already. Default: no.
@@ -228,6 +243,7 @@ impl SessionBuilder {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let started = Instant::now();
+        request::check("the user's name", self.user.as_bytes())?;
         let check = Arc::new(self.host_keys.unwrap_or_else(HostKeyCheck::none));
         let preferred = algorithms::preferred(&check.known_types().await?, self.compression);
         let config = config(preferred, self.interactive, self.keepalive, self.limits);
@@ -245,7 +261,8 @@ impl SessionBuilder {
         auth::authenticate(&mut handle, &shared, &self.user, &self.identities).await?;
         stage("authentication", started);
         cut.disarm();
-        Ok(Session { handle, shared, host_key, is_compressed: compressed.load(Ordering::Relaxed) })
+        let opening = Opening::new(handle, Arc::clone(&shared), self.channel_wait);
+        Ok(Session { opening, shared, host_key, is_compressed: compressed.load(Ordering::Relaxed) })
     }
 }
 
@@ -320,7 +337,7 @@ impl Drop for CutOnDrop {
 /// Dropping it leaves what runs on it alone; the connection ends when the last [`Child`] and [`Subsystem`] is dropped as
 /// well, without a word to the server. [`Session::close`] is the orderly end.
 pub struct Session {
-    handle: Handle<Events>,
+    opening: Opening,
     shared: Arc<Shared>,
     host_key: Option<HostKey>,
     is_compressed: bool,
@@ -340,7 +357,10 @@ impl Session {
     /// Starts a subsystem, such as `sftp`. This takes one round trip: the answer to the request is not waited for, so a
     /// server that refuses it shows in the first read ([`SshError::RequestRefused`], see [`SshError::from_io`]).
     ///
-    /// Cancelling it may leave an unused channel open until the session ends.
+    /// Where the server has no room for another channel it waits its turn, as [`Command::spawn`] does. A name with a NUL byte
+    /// or longer than 255 KiB is refused here.
+    ///
+    /// Cancel safe: a channel that is open by then is closed.
     pub async fn subsystem(&self, name: &str) -> Result<Subsystem, SshError> {
         Subsystem::open(self, name).await
     }
@@ -357,46 +377,26 @@ impl Session {
 
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
-        self.handle.is_closed()
+        self.opening.is_closed()
     }
 
     /// Tells the server goodbye, shuts the stream down and drops it. Commands that still run lose their channel.
     ///
     /// Fails if the stream does while it is shut down. Cancelling it cuts the stream off and drops it.
-    pub async fn close(mut self) -> Result<(), SshError> {
+    pub async fn close(self) -> Result<(), SshError> {
         let cut = CutOnDrop(Some(Arc::clone(&self.shared.transport)));
         let was_open = !self.is_closed();
         self.shared.closing.send_replace(true);
-        let _ = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
-        // The connection's task reports any end as an error; the stream's own is the one that counts.
-        let _ = (&mut self.handle).await;
+        if let Some(handle) = self.opening.stop().await {
+            let _ = handle.disconnect(Disconnect::ByApplication, "", "").await;
+            // The connection's task reports any end as an error; the stream's own is the one that counts.
+            let _ = handle.await;
+        }
         cut.disarm();
         match self.shared.transport.error() {
             Some(error) if was_open => Err(Lost::Transport(error).into()),
             _ => Ok(()),
         }
-    }
-
-    async fn open_channel(&self) -> Result<Channel<Msg>, SshError> {
-        match self.handle.channel_open_session().await {
-            Ok(channel) => Ok(channel),
-            Err(russh::Error::ChannelOpenFailure(failure)) => {
-                Err(SshError::ChannelRefused { reason: failure.description().to_owned() })
-            }
-            Err(_) => Err(self.shared.lost().await.into()),
-        }
-    }
-
-    /// A message to the connection's task fails only when that has ended.
-    async fn sent(&self, result: Result<(), russh::Error>) -> Result<(), SshError> {
-        match result {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.shared.lost().await.into()),
-        }
-    }
-
-    fn shared(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
     }
 }
 

@@ -39,6 +39,7 @@ mod dependencies;
 mod examples;
 mod pitfalls;
 mod ssh_agent;
+mod ssh_channels;
 mod ssh_commands;
 mod ssh_compression;
 mod ssh_login;

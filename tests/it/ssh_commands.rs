@@ -54,7 +54,7 @@ async fn a_signal_reaches_the_command() {
     let mut child = within(session.command(script).spawn()).await.expect("spawned");
     let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
     assert_eq!(within(lines.next_line()).await.expect("a line").as_deref(), Some("ready"));
-    child.signal("TERM").await;
+    within(child.signal("TERM")).await.expect("a name");
     // sshd passes signals on for users that it could change to, and ignores them for root.
     let (line, code) = if Sshd::user() == "root" {
         std::fs::write(stop, "").expect("written");
@@ -156,11 +156,12 @@ async fn a_shell_reads_its_commands_from_stdin() {
 }
 
 #[tokio::test]
-async fn variables_that_the_server_accepts_arrive() {
+async fn variables_that_the_server_accepts_arrive_and_the_others_are_named() {
     let sshd = Sshd::start();
     let session = session(&sshd).await;
     let command = session.command("echo \"$TEST_A-$OTHER\"").env("TEST_A", "one two").env("OTHER", "x");
-    assert_eq!(within(command.output()).await.expect("output").stdout, b"one two-\n");
+    let output = within(command.output()).await.expect("output");
+    assert_eq!((output.stdout.as_slice(), output.refused_env), (&b"one two-\n"[..], vec!["OTHER".to_owned()]));
 }
 
 #[tokio::test]
@@ -260,8 +261,12 @@ async fn what_the_server_refuses_is_named() {
     assert!(within(session.command("true").status()).await.expect("a status").success(), "the session goes on");
     let none = Sshd::with(&["ed25519"], "MaxSessions 0");
     let session = connect(&none, none.client()).await.expect("let in");
-    let error = within(session.command("true").status()).await.expect_err("refused");
-    assert!(matches!(error, SshError::ChannelRefused { .. }), "{error}");
+    let all = (0..5).map(|_| session.command("true").status());
+    for refused in within(futures_util::future::join_all(all)).await {
+        let error = refused.expect_err("refused");
+        assert!(matches!(error, SshError::ChannelRefused { .. }), "{error}");
+        assert!(error.to_string().contains("MaxSessions"), "{error}");
+    }
 }
 
 #[tokio::test]

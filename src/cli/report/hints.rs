@@ -227,6 +227,9 @@ fn ssh_hints(error: &SshError) -> Vec<Hint> {
         )],
         SshError::LoginTimeout(_) => vec![hint("is the node overloaded, or its connection? `-v` shows how far it got")],
         SshError::Lost(Lost::NotSsh) => vec![hint(format!("another port is named with `{}`", port_option()))],
+        SshError::ChannelRefused { .. } => {
+            vec![hint("MaxSessions in the node's sshd_config has to be 1 or more; 0 allows forwarding only")]
+        }
         SshError::RequestRefused { .. } => vec![hint("the node's sshd_config or the key's options forbid it")],
         _ => Vec::new(),
     }

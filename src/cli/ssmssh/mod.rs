@@ -118,7 +118,7 @@ async fn work(
 
 /// A command that has a terminal is hung up when that goes; any other would not notice that nobody waits for it.
 async fn pass_on(child: &mut Child, signal: EndSignal) {
-    child.signal(signal.name()).await;
+    let _ = child.signal(signal.name()).await;
     let _ = child.wait().await;
 }
 

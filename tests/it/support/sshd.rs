@@ -147,11 +147,20 @@ impl Sshd {
         self.stranger().identity(self.user_key())
     }
 
+    /// A builder for another user.
+    pub(crate) fn client_as(&self, user: &str) -> SessionBuilder {
+        self.builder(user).identity(self.user_key())
+    }
+
     /// A builder with everything but a key.
     pub(crate) fn stranger(&self) -> SessionBuilder {
+        self.builder(&Self::user())
+    }
+
+    fn builder(&self, user: &str) -> SessionBuilder {
         let policy = StrictHostKeyChecking::AcceptNew;
         let check = HostKeyCheck::new(policy, self.known_hosts(), "node", self.address.port());
-        SessionBuilder::new(Self::user()).host_keys(check)
+        SessionBuilder::new(user).host_keys(check)
     }
 
     /// What the server wrote about its connections, for messages of failed tests.
