@@ -167,7 +167,7 @@ async fn echo(round_trip: Duration, lasts: Duration) -> f64 {
     let hosts = std::env::var("SSMSSH_KNOWN_HOSTS").unwrap();
     let hosts = HostKeyCheck::new(StrictHostKeyChecking::AcceptNew, hosts.into(), "node", 22);
     let login = SessionBuilder::new(std::env::var("SSMSSH_USER").unwrap()).identity(key).host_keys(hosts);
-    let session = client.connect(&target(), 22, login).await.unwrap();
+    let session = client.connect(&target(), ssmssh::SSH_PORT, login).await.unwrap();
     let (mut sink, mut echo) =
         (session.command("cat > /dev/null").spawn().await.unwrap(), session.command("cat").spawn().await.unwrap());
     let mut upload = sink.stdin.take().unwrap();
@@ -195,7 +195,7 @@ async fn echo(round_trip: Duration, lasts: Duration) -> f64 {
 
 async fn open(port: u16, is_paced: bool) -> (Client, SsmStream) {
     let client = Client::builder().stream_options(options(is_paced)).build().await.unwrap();
-    let stream = client.open(&target(), port).await.unwrap();
+    let stream = client.open(&target(), port.try_into().unwrap()).await.unwrap();
     (client, stream)
 }
 

@@ -7,11 +7,11 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use ssmssh::Client;
 use ssmssh::copy::{CopyOptions, Location, RemoteEndpoint, copy};
 use ssmssh::ssh::sftp::Sftp;
 use ssmssh::ssh::{HostKeyCheck, KeyFile, SessionBuilder, StrictHostKeyChecking};
 use ssmssh::stream::TargetId;
+use ssmssh::{Client, SSH_PORT};
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -24,7 +24,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let hosts = HostKeyCheck::new(StrictHostKeyChecking::AcceptNew, "known_hosts".into(), node, 22);
     let login = SessionBuilder::new(user).identity(key).host_keys(hosts);
     let client = Client::builder().build().await?;
-    let connection = client.connect(&TargetId::new(node)?, 22, login).await?;
+    let connection = client.connect(&TargetId::new(node)?, SSH_PORT, login).await?;
 
     // One SFTP session serves any number of copies.
     let remote = RemoteEndpoint::new(Sftp::new(connection.subsystem("sftp").await?).await?, node);

@@ -20,7 +20,7 @@ use ssmssh::copy::{BytePath, CopyOptions, Location, RemoteEndpoint, copy};
 use ssmssh::ssh::sftp::{Attributes, Extension, Sftp, SftpError};
 use ssmssh::ssh::{HostKeyCheck, KeyFile, PrivateKey, SessionBuilder, StrictHostKeyChecking};
 use ssmssh::stream::TargetId;
-use ssmssh::{Client, Connection};
+use ssmssh::{Client, Connection, SSH_PORT};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -95,7 +95,7 @@ impl Node {
     async fn connect(client: &Client, id: &str, user: &str, key: &PrivateKey, folder: &str) -> Result<Self> {
         let hosts = HostKeyCheck::new(StrictHostKeyChecking::AcceptNew, "known_hosts".into(), id, 22);
         let login = SessionBuilder::new(user).identity(key.clone()).host_keys(hosts);
-        let connection = client.connect(&TargetId::new(id)?, 22, login).await?;
+        let connection = client.connect(&TargetId::new(id)?, SSH_PORT, login).await?;
         let sftp = Sftp::new(connection.subsystem("sftp").await?).await?;
         if !sftp.offers(Extension::PosixRename) {
             return Err("the SFTP server has no rename that replaces: a switch would not be atomic".into());

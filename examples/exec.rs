@@ -8,9 +8,9 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use ssmssh::Client;
 use ssmssh::ssh::{HostKeyCheck, KeyFile, SessionBuilder, StrictHostKeyChecking};
 use ssmssh::stream::TargetId;
+use ssmssh::{Client, SSH_PORT};
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -26,7 +26,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     // Credentials, region and endpoint come from where every AWS SDK looks for them.
     let client = Client::builder().build().await?;
-    let connection = client.connect(&TargetId::new(node)?, 22, login).await?;
+    let connection = client.connect(&TargetId::new(node)?, SSH_PORT, login).await?;
     let output = connection.command(command.as_str()).output().await?;
     // Closing waits for the end of the SSM session, so nothing is left open in the account.
     connection.close().await?;

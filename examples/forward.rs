@@ -9,6 +9,7 @@
 
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 
 use ssmssh::Client;
 use ssmssh::stream::TargetId;
@@ -35,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Ends when both sides have, or one is lost.
 #[expect(clippy::print_stderr, reason = "whoever connected only sees the end")]
-async fn forward(mut connection: TcpStream, client: Client, target: TargetId, port: u16) {
+async fn forward(mut connection: TcpStream, client: Client, target: TargetId, port: NonZeroU16) {
     let carried = async {
         let mut stream = client.open(&target, port).await?;
         copy_bidirectional(&mut connection, &mut stream).await?;

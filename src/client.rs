@@ -1,6 +1,7 @@
 //! Where the two legs meet: SSH over the byte stream of an SSM session.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +123,7 @@ impl Client {
     ///
     /// Cancelling it leaves nothing behind: what was begun is ended in the background, for which [`Client::wait_idle`]
     /// waits.
-    pub async fn open(&self, target: &TargetId, port: u16) -> Result<SsmStream, ClientError> {
+    pub async fn open(&self, target: &TargetId, port: NonZeroU16) -> Result<SsmStream, ClientError> {
         Ok(self.begin(target, port).await?)
     }
 
@@ -130,7 +131,7 @@ impl Client {
     /// watch how it goes. Must be called within a Tokio runtime.
     ///
     /// Dropping it leaves nothing behind, as with [`Client::open`].
-    pub fn begin(&self, target: &TargetId, port: u16) -> Opening {
+    pub fn begin(&self, target: &TargetId, port: NonZeroU16) -> Opening {
         let mut request = StartRequest::new(target.clone(), port);
         request.reason.clone_from(&self.reason);
         let open = Open::begin(&self.open);
@@ -149,7 +150,7 @@ impl Client {
     pub async fn connect(
         &self,
         target: &TargetId,
-        port: u16,
+        port: NonZeroU16,
         session: SessionBuilder,
     ) -> Result<Connection, ClientError> {
         self.login(self.open(target, port).await?, session).await

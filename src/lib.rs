@@ -13,7 +13,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use ssmssh::Client;
+//! use ssmssh::{Client, SSH_PORT};
 //! use ssmssh::ssh::{HostKeyCheck, KeyFile, SessionBuilder, StrictHostKeyChecking};
 //! use ssmssh::stream::TargetId;
 //!
@@ -23,7 +23,7 @@
 //! let login = SessionBuilder::new("ec2-user").identity(key).host_keys(hosts);
 //!
 //! let client = Client::builder().region("eu-central-1").build().await?;
-//! let connection = client.connect(&node, 22, login).await?;
+//! let connection = client.connect(&node, SSH_PORT, login).await?;
 //! let output = connection.command("uptime").output().await?;
 //! connection.close().await?;
 //! assert!(output.status.success());
@@ -68,3 +68,4 @@ pub mod stream;
 pub mod wire;
 
 pub use client::{Client, ClientBuilder, ClientError, Connection};
+pub use stream::SSH_PORT;

@@ -74,7 +74,10 @@ fn config(region: &str, client: SharedHttpClient) -> SdkConfig {
 }
 
 fn request(target: &str) -> StartRequest {
-    StartRequest { reason: Some("maintenance".into()), ..StartRequest::new(TargetId::new(target).unwrap(), 2222) }
+    StartRequest {
+        reason: Some("maintenance".into()),
+        ..StartRequest::new(TargetId::new(target).unwrap(), 2222.try_into().unwrap())
+    }
 }
 
 fn granted() -> Scripted {

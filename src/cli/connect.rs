@@ -196,7 +196,7 @@ fn host_keys(settings: &ConnectionSettings, target: &Target) -> HostKeyCheck {
         settings.strict_host_key_checking,
         settings.known_hosts.clone(),
         target.node.as_str(),
-        settings.port,
+        settings.port.get(),
     )
 }
 

@@ -1,6 +1,6 @@
 //! What was typed about connections plus the environment, resolved into what both commands work with.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,10 +12,9 @@ use super::environment::{Environment, NotUtf8};
 use super::options::{LogLevel, OptionError, RekeyLimit, SshOptions};
 use super::target::Target;
 use crate::ssh::StrictHostKeyChecking;
-use crate::stream::{AddressFamily, Network, ProxyConfig, ProxyError, StreamOptions};
+use crate::stream::{AddressFamily, Network, ProxyConfig, ProxyError, SSH_PORT, StreamOptions};
 
 const DEFAULT_USER: &str = "ec2-user";
-const DEFAULT_PORT: u16 = 22;
 
 /// Who does not want a lost connection to be resumed still wants a node that is busy for a moment to be waited for.
 const LEAST_NODE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +52,7 @@ pub(crate) struct ConnectionSettings {
     pub(crate) address_family: AddressFamily,
     /// Root certificates in place of the system's.
     pub(crate) ca_bundle: Option<PathBuf>,
-    pub(crate) port: u16,
+    pub(crate) port: NonZeroU16,
     /// Who logs in where the target names no user.
     pub(crate) default_user: String,
     pub(crate) agent: AgentSettings,
@@ -139,7 +138,7 @@ impl ConnectionSettings {
             proxy: proxy(env)?,
             address_family: address_family(args, options),
             ca_bundle: env.path("AWS_CA_BUNDLE"),
-            port: port.or(options.port).unwrap_or(DEFAULT_PORT),
+            port: port.or(options.port).and_then(NonZeroU16::new).unwrap_or(SSH_PORT),
             default_user: user.or(env.text("SSMSSH_USER")?).unwrap_or_else(|| DEFAULT_USER.to_owned()),
             agent: AgentSettings::resolve(options, env),
             identities: identities(args, options, env),

@@ -173,7 +173,7 @@ impl Login<'_> {
                 let (user, tried) = (self.user.to_owned(), self.tried.clone());
                 AuthenticationError::Refused { user, tried, methods: Vec::new() }.into()
             }
-            Lost::Transport(_) => lost.into(),
+            Lost::Transport(_) | Lost::NotUtf8 => lost.into(),
             lost => {
                 AuthenticationError::Disconnected { user: self.user.to_owned(), tried: self.tried.clone(), lost }.into()
             }

@@ -117,6 +117,10 @@ pub enum Lost {
     /// The far end is no SSH 2 server.
     #[error("the far end does not speak SSH 2; is there really an SSH server on that port?")]
     NotSsh,
+    /// The server sent a text that is not UTF-8, which the SSH protocol demands and russh does not read: a banner before the
+    /// login, mostly.
+    #[error("the SSH server sent a text that is not UTF-8, its banner most likely")]
+    NotUtf8,
     /// Client and server have no algorithm of some kind in common.
     #[error("no common {kind} algorithm: the server offers {offered}")]
     NoCommonAlgorithm {
@@ -140,7 +144,7 @@ impl Lost {
     /// `transport` is what the stream reported, which russh passes on in some places only; `patience` is how long the
     /// server was waited for where it is the one that is silent.
     pub(super) fn new(error: russh::Error, transport: Option<TransportError>, patience: Duration) -> Self {
-        use russh::Error as E;
+        use russh::{Error as E, keys::ssh_encoding};
 
         // The stream is shut down only after that, and may fail then.
         if matches!(error, E::KeepaliveTimeout) {
@@ -155,6 +159,7 @@ impl Lost {
             }
             E::IO(_) | E::Disconnect | E::HUP | E::SendError | E::RecvError => Self::Eof,
             E::Version => Self::NotSsh,
+            E::SshEncoding(ssh_encoding::Error::CharacterEncoding) => Self::NotUtf8,
             E::NoCommonAlgo { kind, theirs, .. } => {
                 Self::NoCommonAlgorithm { kind: kind_name(&kind), offered: theirs.join(", ") }
             }

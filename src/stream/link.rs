@@ -41,7 +41,7 @@ impl Link {
 
     pub(super) fn nothing_listens(&self) -> StreamError {
         let StartRequest { target, port, .. } = &self.request;
-        StreamError::NothingListens { target: target.clone(), port: *port, waited: self.options.port_timeout }
+        StreamError::NothingListens { target: target.clone(), port: port.get(), waited: self.options.port_timeout }
     }
 
     /// The session's first socket, for the grant that started it.

@@ -52,7 +52,7 @@ pub use self::error::StreamError;
 pub use self::proxy::{ProxyConfig, ProxyError};
 pub(crate) use self::quote::{REFUSAL, SENTENCE, quote};
 pub use self::service::{
-    Denied, Grant, ServiceError, SessionId, SsmService, StartRequest, TargetId, TargetIdError, UpgradeHeaders,
+    Denied, Grant, SSH_PORT, ServiceError, SessionId, SsmService, StartRequest, TargetId, TargetIdError, UpgradeHeaders,
 };
 pub(crate) use self::service::{is_presigned, report_stage};
 use self::shared::{Goal, Shared};

@@ -1,6 +1,7 @@
 //! What the stream needs from the control plane.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,6 +58,9 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// The usual port of an SSH server, 22.
+pub const SSH_PORT: NonZeroU16 = NonZeroU16::new(22).unwrap();
+
 /// What StartSession is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -64,14 +68,14 @@ pub struct StartRequest {
     /// The node.
     pub target: TargetId,
     /// The TCP port on the node, the document's `portNumber`.
-    pub port: u16,
+    pub port: NonZeroU16,
     /// Free text for `CloudTrail`, if wanted.
     pub reason: Option<String>,
 }
 
 impl StartRequest {
     /// A session to `port` of `target`, without a reason.
-    pub fn new(target: TargetId, port: u16) -> Self {
+    pub fn new(target: TargetId, port: NonZeroU16) -> Self {
         Self { target, port, reason: None }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ssm_lab::Lab;
 use ssmssh::ssh::{HostKeyCheck, KeyFile, SessionBuilder, StrictHostKeyChecking};
 use ssmssh::stream::{ServiceError, StreamError, TargetId};
-use ssmssh::{Client, ClientError, Connection};
+use ssmssh::{Client, ClientError, Connection, SSH_PORT};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::support::cli::{LIMIT, all_sessions_over, eventually, fast_lab};
@@ -39,7 +39,7 @@ fn session(lab: &Lab) -> SessionBuilder {
 }
 
 async fn connect(client: &Client, lab: &Lab) -> Connection {
-    client.connect(&node(lab), 22, session(lab)).await.expect("connected")
+    client.connect(&node(lab), SSH_PORT, session(lab)).await.expect("connected")
 }
 
 async fn idle(client: &Client) {
@@ -62,7 +62,7 @@ async fn a_connection_runs_commands_and_close_ends_the_ssm_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_raw_stream_reaches_the_port() {
     let lab = fast_lab().await;
-    let mut stream = client(&lab).open(&node(&lab), 22).await.unwrap();
+    let mut stream = client(&lab).open(&node(&lab), SSH_PORT).await.unwrap();
     let mut greeting = [0; 8];
     stream.read_exact(&mut greeting).await.unwrap();
     assert_eq!(&greeting, b"SSH-2.0-");
@@ -100,7 +100,7 @@ async fn a_cancelled_connect_leaves_no_session() {
     let client = client(&lab);
     let (id, builder) = (node(&lab), session(&lab));
     tokio::select! {
-        _ = client.connect(&id, 22, builder) => panic!("the node never starts"),
+        _ = client.connect(&id, SSH_PORT, builder) => panic!("the node never starts"),
         () = eventually("a session is started", || lab.open_sessions() == 1) => {}
     }
     idle(&client).await;
@@ -111,7 +111,7 @@ async fn a_cancelled_connect_leaves_no_session() {
 async fn what_the_service_refuses_is_the_services_error() {
     let lab = fast_lab().await;
     let missing = TargetId::new("mi-00000000000000000").unwrap();
-    let error = client(&lab).open(&missing, 22).await.unwrap_err();
+    let error = client(&lab).open(&missing, SSH_PORT).await.unwrap_err();
     assert!(matches!(error, ClientError::Service(ServiceError::TargetNotConnected { .. })), "{error:?}");
 }
 

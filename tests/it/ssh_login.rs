@@ -7,7 +7,7 @@ use std::{
 };
 
 use ssmssh::ssh::{
-    AuthenticationError, HostKeyCheck, HostKeyError, PrivateKey, SessionBuilder, SshError, StrictHostKeyChecking,
+    AuthenticationError, HostKeyCheck, HostKeyError, Lost, PrivateKey, SessionBuilder, SshError, StrictHostKeyChecking,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -148,6 +148,17 @@ async fn the_type_of_host_key_on_record_is_the_one_asked_for() {
         let session = session(&sshd).await;
         assert_eq!(session.host_key().expect("checked").key_type, name);
     }
+}
+
+#[tokio::test]
+async fn a_banner_that_is_not_utf8_is_what_the_error_names() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("banner");
+    std::fs::write(&file, b"Zugang nur f\xfcr Befugte\n").expect("written");
+    let sshd = Sshd::with(&["ed25519"], &format!("Banner {}", file.display()));
+    let error = connect(&sshd, sshd.client()).await.expect_err("russh reads no such text");
+    assert!(matches!(error, SshError::Lost(Lost::NotUtf8)), "{error:?}");
+    assert!(error.to_string().contains("banner"), "{error}");
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use ssm_lab::{Cut, Event, Lab, LabBuilder, Pace};
 use ssmssh::aws::AwsService;
-use ssmssh::stream::{ServiceError, SsmService, SsmStream, StartRequest, StreamError, StreamOptions, TargetId};
+use ssmssh::stream::{
+    SSH_PORT, ServiceError, SsmService, SsmStream, StartRequest, StreamError, StreamOptions, TargetId,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::TcpListener;
 
@@ -45,7 +47,7 @@ fn service(lab: &Lab) -> AwsService {
 }
 
 async fn open(lab: &Lab) -> Result<SsmStream, StreamError> {
-    let request = StartRequest::new(TargetId::new(lab.node()).expect("a node id"), 22);
+    let request = StartRequest::new(TargetId::new(lab.node()).expect("a node id"), SSH_PORT);
     SsmStream::open(Arc::new(service(lab)), request, StreamOptions::default()).await
 }
 
@@ -108,7 +110,7 @@ async fn what_iam_denies_is_named() {
 #[tokio::test]
 async fn an_unknown_node_is_not_connected_in_the_region_that_was_asked() {
     let lab = lab(|lab| lab).await;
-    let request = StartRequest::new(TargetId::new("i-0fedcba9876543210").unwrap(), 22);
+    let request = StartRequest::new(TargetId::new("i-0fedcba9876543210").unwrap(), SSH_PORT);
     let failure = service(&lab).start(&request).await.unwrap_err();
     let ServiceError::TargetNotConnected { region, .. } = failure else { panic!("{failure:?}") };
     assert_eq!(region, lab.region());
@@ -119,7 +121,7 @@ async fn a_port_on_which_nothing_listens_is_named_and_the_session_ends() {
     let free =
         TcpListener::bind("127.0.0.1:0").await.expect("a loopback port").local_addr().expect("an address").port();
     let lab = Lab::builder().sshd(free).pace(Pace::Ideal).start().await.expect("a lab");
-    let request = StartRequest::new(TargetId::new(lab.node()).expect("a node id"), 22);
+    let request = StartRequest::new(TargetId::new(lab.node()).expect("a node id"), SSH_PORT);
     let mut options = StreamOptions::default();
     options.port_timeout = Duration::from_secs(1);
     let mut stream = SsmStream::open(Arc::new(service(&lab)), request, options).await.unwrap();

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use ssmssh::aws::{self, AwsService};
 use ssmssh::stream::{
-    Network, ProxyConfig, ServiceError, SsmService, SsmStream, StartRequest, StreamError, StreamOptions, TargetId,
+    Network, ProxyConfig, SSH_PORT, ServiceError, SsmService, SsmStream, StartRequest, StreamError, StreamOptions,
+    TargetId,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -139,7 +140,7 @@ impl Tinyproxy {
 }
 
 fn request(lab: &ssm_lab::Lab) -> StartRequest {
-    StartRequest::new(TargetId::new(lab.node()).expect("a node id"), 22)
+    StartRequest::new(TargetId::new(lab.node()).expect("a node id"), SSH_PORT)
 }
 
 async fn open(lab: &ssm_lab::Lab, secure: &Secure, api: Network, websocket: Network) -> Result<SsmStream, StreamError> {

@@ -38,7 +38,9 @@ impl World {
         let client = Client::with_service(Arc::new(service));
         let node = TargetId::new(self.lab.node()).expect("a node id");
         let session = self.sshd.client().rekey_after(bytes, time);
-        within(client.connect(&node, self.sshd.address().port(), session)).await.expect("let in")
+        within(client.connect(&node, self.sshd.address().port().try_into().expect("bound"), session))
+            .await
+            .expect("let in")
     }
 
     /// How often keys were changed after the first ones.

@@ -222,6 +222,9 @@ fn ssh_hints(error: &SshError) -> Vec<Hint> {
             vec![hint("another user is named with `USER@NODE`, another key with `-i FILE`")]
         }
         SshError::Lost(Lost::Eof) => vec![hint("the node's log of sshd may say why (`journalctl -u ssh -u sshd`)")],
+        SshError::Lost(Lost::NotUtf8) => vec![hint(
+            "convert the file that Banner in the node's sshd_config names (`iconv -f latin1 -t utf-8`), or what PAM prints there",
+        )],
         SshError::Lost(Lost::ServerSilent(_)) => vec![hint(
             "connect again; longer outages are survived with a larger ServerAliveCountMax, or with `--keepalive` in its place",
         )],

@@ -175,7 +175,7 @@ mod tests {
         let there = format!("{NODE}:dir");
         let settings = parse(&["-r", "a", "-p", "b", &there, "-P", "2222"]).unwrap();
         assert_eq!(settings.sources, [Operand::Local("a".into()), Operand::Local("b".into())]);
-        assert_eq!((settings.target, settings.connection.port), (remote("dir"), 2222));
+        assert_eq!((settings.target, settings.connection.port.get()), (remote("dir"), 2222));
         assert!(settings.recursive && settings.preserve);
     }
 

@@ -106,10 +106,10 @@ mod tests {
     #[test]
     fn flags_stand_above_the_option_of_the_same_meaning() {
         let settings = resolve(&["-T", "-p", "1", "-q", "-o", "RequestTTY=force", "-o", "Port=2", NODE], &[]);
-        assert_eq!((settings.request_tty, settings.connection.port), (RequestTty::No, 1));
+        assert_eq!((settings.request_tty, settings.connection.port.get()), (RequestTty::No, 1));
         assert!(settings.connection.is_quiet());
         let settings = resolve(&["-o", "RequestTTY=force", "-o", "Port=2", "-o", "LogLevel=DEBUG1", NODE], &[]);
-        assert_eq!((settings.request_tty, settings.connection.port), (RequestTty::Force, 2));
+        assert_eq!((settings.request_tty, settings.connection.port.get()), (RequestTty::Force, 2));
         assert_eq!(settings.connection.log_level, LogLevel::Debug);
     }
 

@@ -179,7 +179,7 @@ impl SsmService for Faulty {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_streams_task_is_told_as_one() {
-    let request = StartRequest::new(TargetId::new("i-0123456789abcdef0").unwrap(), 22);
+    let request = StartRequest::new(TargetId::new("i-0123456789abcdef0").unwrap(), SSH_PORT);
     let error = patiently(open(Arc::new(Faulty), request, StreamOptions::default())).await.unwrap_err();
     assert!(matches!(error, StreamError::Panicked), "{error:?}");
 }

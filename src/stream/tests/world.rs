@@ -152,7 +152,7 @@ impl World {
     }
 
     pub(super) fn open(&self, options: StreamOptions) -> Opening {
-        let request = StartRequest::new(TargetId::new("i-0123456789abcdef0").unwrap(), 22);
+        let request = StartRequest::new(TargetId::new("i-0123456789abcdef0").unwrap(), SSH_PORT);
         let service = Arc::clone(&self.service) as Arc<dyn SsmService>;
         open_with(service, Arc::clone(&self.net), request, options)
     }
