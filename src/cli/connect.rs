@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+use super::identity;
+use super::notices::Notices;
 use super::options::RekeyLimit;
 use super::report::{self, CliError};
 use super::settings::ConnectionSettings;
 use super::target::Target;
-use super::{identity, notices};
 use crate::client::{Client, ClientError, Connection};
 use crate::ssh::{HostKey, HostKeyCheck, Identity, SessionBuilder, SshError, StrictHostKeyChecking};
 use crate::stream::TargetId;
@@ -30,11 +31,13 @@ pub(crate) struct Dialer<'a> {
     settings: &'a ConnectionSettings,
     keys: OnceCell<Vec<Identity>>,
     client: OnceCell<Client>,
+    notices: Notices,
 }
 
 impl<'a> Dialer<'a> {
     pub(crate) fn new(settings: &'a ConnectionSettings) -> Self {
-        Self { settings, keys: OnceCell::new(), client: OnceCell::new() }
+        let notices = Notices::new(settings.log_level);
+        Self { settings, keys: OnceCell::new(), client: OnceCell::new(), notices }
     }
 
     /// Logs in at `target`. `interactive` is for people: little output on its way, so that Ctrl-C acts at once.
@@ -60,9 +63,7 @@ impl<'a> Dialer<'a> {
         tracing::info!(target: "ssmssh::detail", "known hosts in {}", known_hosts(settings));
         let client = self.client.get_or_try_init(|| self.client()).await?;
         let opening = client.begin(&target.node, self.settings.port);
-        if let Some(patience) = notices::patience(self.settings.log_level, interactive) {
-            tokio::spawn(notices::follow(opening.handle().connection(), patience, interactive));
-        }
+        self.notices.follow(opening.handle().connection(), interactive);
         Ok(client.login(opening.await.map_err(ClientError::from)?, session).await?)
     }
 
@@ -103,6 +104,7 @@ impl<'a> Dialer<'a> {
             target: target.clone(),
             host_key: connection.host_key()?.clone(),
             has_warned: AtomicBool::new(false),
+            notices: self.notices.clone(),
         })
     }
 
@@ -141,6 +143,7 @@ pub(crate) struct Redialer {
     target: Target,
     host_key: HostKey,
     has_warned: AtomicBool,
+    notices: Notices,
 }
 
 impl Redialer {
@@ -152,8 +155,10 @@ impl Redialer {
     pub(crate) async fn connect(&self, compression: bool) -> Result<Connection, Box<dyn Error + Send + Sync>> {
         let check = host_keys(&self.settings, &self.target).pinned(self.host_key.clone());
         let session = session(&self.settings, &self.target, &self.keys).host_keys(check).compression(compression);
-        let connecting = self.client.connect(&self.target.node, self.settings.port, session);
-        Ok(connecting.await.inspect_err(|error| {
+        let opening = self.client.begin(&self.target.node, self.settings.port);
+        self.notices.follow(opening.handle().connection(), false);
+        let connected = self.client.login(opening.await.map_err(ClientError::from)?, session).await;
+        Ok(connected.inspect_err(|error| {
             if matches!(error, ClientError::Ssh(SshError::HostKey(_))) {
                 self.warn_of_host_key();
             }

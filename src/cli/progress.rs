@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,14 @@ const CLEAR: &str = "\r\x1b[J";
 /// What is on the screen now. The cursor rests where it begins, so that it can be cleared whatever a change of the
 /// window's size has made of it.
 static SCREEN: Mutex<String> = Mutex::new(String::new());
+
+/// Whether no connection carries anything at present.
+static STALLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether no connection carries anything at present: a rate and the time left would be of the past.
+pub(crate) fn set_stalled(is_stalled: bool) {
+    STALLED.store(is_stalled, Ordering::Relaxed);
+}
 
 /// Prints something above the lines, if there are any.
 pub(crate) fn above<T>(print: impl FnOnce() -> T) -> T {
@@ -164,6 +173,7 @@ impl Shown {
         };
         // A terminal may break the line behind its last column.
         let columns = usize::from(width).saturating_sub(1);
+        let rate = Some(rate).filter(|_| !STALLED.load(Ordering::Relaxed));
         let whole = whole_line(&self.totals, rate, columns);
         let file = self.in_hand.as_ref().map(|file| file_line(file, columns)).unwrap_or_default();
         draw(&[cut(&whole, columns).to_owned(), cut(&file, columns).to_owned()]);
@@ -195,7 +205,7 @@ impl Shown {
 }
 
 /// As many of its parts as have room, the first in any case: what does not fit is left out, not cut in two.
-fn whole_line(totals: &Totals, rate: Rate, columns: usize) -> String {
+fn whole_line(totals: &Totals, rate: Option<Rate>, columns: usize) -> String {
     let mut line = String::new();
     for part in whole(totals, rate) {
         let gap = if line.is_empty() { "" } else { "  " };
@@ -207,18 +217,19 @@ fn whole_line(totals: &Totals, rate: Rate, columns: usize) -> String {
     line
 }
 
-/// What is told about the whole copy, the most important first.
-fn whole(totals: &Totals, rate: Rate) -> impl Iterator<Item = String> {
+/// What is told about the whole copy, the most important first. Without a rate there is no connection.
+fn whole(totals: &Totals, rate: Option<Rate>) -> impl Iterator<Item = String> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "no rate is negative or near 2^64")]
-    let per_second = Bytes(rate.per_second as u64);
+    let per_second = rate.map(|rate| format!("{}/s", Bytes(rate.per_second as u64)));
     let done = Bytes(totals.bytes_done);
     let is_total_known = totals.is_all_found && totals.bytes > 0;
     let of = if is_total_known { format!(" of {}", Bytes(totals.bytes)) } else { String::new() };
     let rest = totals.bytes.saturating_sub(totals.bytes_done);
-    let left = rate.time_for(rest).filter(|_| totals.is_all_found && rest > 0);
+    let left = rate.and_then(|rate| rate.time_for(rest)).filter(|_| totals.is_all_found && rest > 0);
     let left = left.map(|left| format!("{} left", clock(left)));
     let streams = (totals.streams > 1).then(|| format!("{} streams", totals.streams));
-    let parts = [Some(format!("{done}{of}")), Some(format!("{per_second}/s")), left, Some(file_count(totals)), streams];
+    let pace = per_second.or_else(|| Some("waiting for the connection".to_owned()));
+    let parts = [Some(format!("{done}{of}")), pace, left, Some(file_count(totals)), streams];
     parts.into_iter().flatten()
 }
 
@@ -326,15 +337,19 @@ mod tests {
     fn the_whole_copy_is_told_against_its_total_once_that_is_known() {
         let mut totals = Totals { files: 3, files_done: 1, bytes: 4 * MIB, bytes_done: MIB, ..Totals::default() };
         let rate = Rate { at: Instant::now(), bytes: MIB, per_second: 1_048_576.0 };
-        assert_eq!(whole_line(&totals, rate, 80), "1.00 MiB  1.00 MiB/s  1 file");
+        assert_eq!(whole_line(&totals, Some(rate), 80), "1.00 MiB  1.00 MiB/s  1 file");
         (totals.is_all_found, totals.streams) = (true, 8);
-        assert_eq!(whole_line(&totals, rate, 80), "1.00 MiB of 4.00 MiB  1.00 MiB/s  0:03 left  1/3 files  8 streams");
-        assert_eq!(whole_line(&totals, rate, 45), "1.00 MiB of 4.00 MiB  1.00 MiB/s  0:03 left");
-        assert_eq!(whole_line(&totals, rate, 42), "1.00 MiB of 4.00 MiB  1.00 MiB/s");
-        assert_eq!(whole_line(&totals, rate, 5), "1.00 MiB of 4.00 MiB");
+        assert_eq!(
+            whole_line(&totals, Some(rate), 80),
+            "1.00 MiB of 4.00 MiB  1.00 MiB/s  0:03 left  1/3 files  8 streams"
+        );
+        assert_eq!(whole_line(&totals, Some(rate), 45), "1.00 MiB of 4.00 MiB  1.00 MiB/s  0:03 left");
+        assert_eq!(whole_line(&totals, Some(rate), 42), "1.00 MiB of 4.00 MiB  1.00 MiB/s");
+        assert_eq!(whole_line(&totals, Some(rate), 5), "1.00 MiB of 4.00 MiB");
         (totals.files, totals.streams) = (1, 1);
         let still = Rate { per_second: 0.0, ..rate };
-        assert_eq!(whole_line(&totals, still, 80), "1.00 MiB of 4.00 MiB  0 B/s  1 file");
+        assert_eq!(whole_line(&totals, Some(still), 80), "1.00 MiB of 4.00 MiB  0 B/s  1 file");
+        assert_eq!(whole_line(&totals, None, 80), "1.00 MiB of 4.00 MiB  waiting for the connection  1 file");
     }
 
     #[test]

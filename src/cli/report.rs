@@ -18,7 +18,7 @@ use super::terminal;
 use crate::client::ClientError;
 use crate::copy::CopyError;
 use crate::ssh::sftp::SftpError;
-use crate::stream::TargetId;
+use crate::stream::{StreamError, TargetId};
 use hints::Hint;
 
 /// Exit status of every failure that is not the remote command's.
@@ -117,6 +117,16 @@ pub(crate) fn advise(line: &str) {
 pub(crate) fn aside(line: &str) {
     let gap = if terminal::is_raw() { "\n" } else { "" };
     write_stderr(&format!("{gap}{}: {}\n", program(), escape(line)));
+}
+
+/// Prints, in the same way, why a lost connection does not come back, and what would help.
+pub(crate) fn obstacle(error: &StreamError) {
+    let report = Report::of(&CliError::Client(error.clone().into()));
+    let gap = if terminal::is_raw() { "\n" } else { "" };
+    write_stderr(&format!(
+        "{gap}{}",
+        Report { message: format!("not connected yet: {}", report.message), ..report }.render(program(), true)
+    ));
 }
 
 /// Prints the words of an SSH server before the login, line by line.

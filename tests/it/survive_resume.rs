@@ -1,9 +1,10 @@
 //! Credentials that expire under a session, and resumptions that are refused.
 
 use ssm_lab::{CredentialSource, Cut, Event, Faults, Lab, Pace};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::ChildStderr;
 
-use crate::support::cli::{Cli, Ran, Running, all_sessions_over, eventually};
+use crate::support::cli::{Cli, LIMIT, Ran, Running, all_sessions_over, eventually};
 use crate::support::gate::Gate;
 
 /// `cat` on the node, after it has answered once.
@@ -141,4 +142,74 @@ async fn a_connection_that_is_cut_as_soon_as_it_is_back_is_resumed_again() {
     }
     echo.answers("second").await;
     echo.ends_well().await;
+}
+
+/// The next line on stderr that has `text` in it.
+async fn told(lines: &mut Lines<BufReader<ChildStderr>>, text: &str) -> String {
+    let found = async {
+        loop {
+            let line = lines.next_line().await.expect("UTF-8").expect("it says more");
+            if line.contains(text) {
+                break line;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, found).await.unwrap_or_else(|_| panic!("never told: {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_have_expired_are_told_at_once_with_the_remedy_and_their_renewal_is_enough() {
+    let lab = Lab::builder().pace(Pace::Ideal).credential_source(CredentialSource::File).start().await.unwrap();
+    let mut echo = Echo::start(Cli::in_lab(&lab), &lab).await;
+    let mut stderr = BufReader::new(echo.0.child.stderr.take().expect("piped")).lines();
+    lab.expire_credentials();
+    lab.cut_clients(Cut::Reset);
+    told(&mut stderr, "connection lost, reconnecting…").await;
+    let reason = told(&mut stderr, "not connected yet: ").await;
+    assert!(reason.contains("AWS credentials have expired") && reason.contains("renew the credentials"), "{reason}");
+    lab.rotate_credentials().unwrap();
+    told(&mut stderr, "connected again after ").await;
+    echo.answers("second").await;
+    echo.ends_well().await;
+    all_sessions_over(&lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn off_a_terminal_both_commands_tell_the_beginning_and_the_end_of_an_outage_in_a_line_each() {
+    let lab = Lab::builder().pace(Pace::Ideal).start().await.unwrap();
+    let copied = lab.home().join("copied");
+    let target = format!("{}:{}", lab.node(), copied.display());
+    let command = Cli::in_lab(&lab).args([lab.node(), "cat"]);
+    let copy = Cli::program(env!("CARGO_BIN_EXE_ssmcp")).with_lab(&lab).args(["-", &target]);
+    for cli in [command, copy] {
+        let gate = Gate::to(lab.endpoint_url()).await;
+        let mut running = cli.env("AWS_ENDPOINT_URL_SSM", gate.url()).spawn();
+        let mut stderr = BufReader::new(running.child.stderr.take().expect("piped")).lines();
+        let mut stdin = running.child.stdin.take().expect("piped");
+        let is_cut = || {
+            lab.cut_client(
+                lab.events().iter().filter(|event| matches!(event, Event::SessionStarted { .. })).count(),
+                Cut::Reset,
+            )
+        };
+        eventually("there is a connection to cut", || {
+            let open = lab.open_sessions() > 0;
+            gate.shut(open);
+            open && is_cut()
+        })
+        .await;
+        told(&mut stderr, "connection lost, reconnecting… ").await;
+        gate.shut(false);
+        told(&mut stderr, "connected again after ").await;
+        stdin.write_all(b"after it").await.expect("written");
+        drop(stdin);
+        let mut rest = Vec::new();
+        while let Some(line) = stderr.next_line().await.expect("UTF-8") {
+            rest.push(line);
+        }
+        assert!(!rest.iter().any(|line| line.contains("connect")), "{rest:?}");
+        assert_eq!(running.finish().await.code, Some(0));
+    }
+    assert_eq!(std::fs::read(copied).unwrap(), b"after it");
+    all_sessions_over(&lab).await;
 }
