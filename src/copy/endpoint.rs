@@ -96,6 +96,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
         let _ = (path, granted);
         std::future::ready(Ok(None)).boxed()
     }
+    /// Opens what is neither a file nor a directory, to write into it: a device. Default: it is refused.
+    fn open_special<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Box<dyn TargetFile>> {
+        let _ = path;
+        std::future::ready(Err(CopyError::NotRegular)).boxed()
+    }
     /// The SHA-256 of the content of a file of about `size` bytes, found out on that side. Default: `None`, the content
     /// has to be read.
     fn digest<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, Option<[u8; 32]>> {
@@ -147,10 +152,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     fn over_scp(&self) -> Option<&ScpEndpoint> {
         None
     }
-    /// This side as the target of one copy, if it is another then: one that can [`hold`](Self::hold) a directory. Default:
-    /// it is the same.
-    fn for_one_copy(&self) -> Option<Arc<dyn Endpoint>> {
-        None
+    /// This side as the target `typed` of one copy, if it is another then: one that can [`hold`](Self::hold) a directory, or
+    /// a pipe, where the path leads to what is no file. Default: it is the same.
+    fn for_one_copy<'a>(&'a self, typed: &'a BytePath) -> BoxFuture<'a, Option<Arc<dyn Endpoint>>> {
+        let _ = typed;
+        std::future::ready(None).boxed()
     }
     /// All that this copy is to write lies in `directory`, links on the way to it followed: from now on no link in it is
     /// written through, even if it is put there in the meantime. Asked for once, before anything is written. Default:

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
@@ -30,12 +31,22 @@ pub(super) struct Pipe<T> {
     name: BytePath,
     /// How many bytes come out of it, where that is known.
     size: Option<u64>,
-    unopened: Mutex<Option<T>>,
+    unopened: Mutex<Option<Unopened<T>>>,
+}
+
+enum Unopened<T> {
+    Ready(T),
+    Later(BoxFuture<'static, Result<T, CopyError>>),
 }
 
 impl<T> Pipe<T> {
     pub(super) fn new(name: &str, pipe: T) -> Self {
-        Self { name: name.into(), size: None, unopened: Mutex::new(Some(pipe)) }
+        Self { name: name.into(), size: None, unopened: Mutex::new(Some(Unopened::Ready(pipe))) }
+    }
+
+    /// One that is opened when the copy comes to it.
+    pub(super) fn later(name: &BytePath, open: BoxFuture<'static, Result<T, CopyError>>) -> Self {
+        Self { name: name.clone(), size: None, unopened: Mutex::new(Some(Unopened::Later(open))) }
     }
 
     pub(super) fn of_size(self, size: u64) -> Self {
@@ -46,8 +57,12 @@ impl<T> Pipe<T> {
         Metadata { size: self.size, ..UNKNOWN }
     }
 
-    fn open(&self) -> Result<InOrder<T>, CopyError> {
-        lock(&self.unopened).take().map(InOrder::new).ok_or(CopyError::OnlyOnce)
+    async fn open(&self) -> Result<InOrder<T>, CopyError> {
+        let unopened = lock(&self.unopened).take().ok_or(CopyError::OnlyOnce)?;
+        match unopened {
+            Unopened::Ready(pipe) => Ok(InOrder::new(pipe)),
+            Unopened::Later(open) => open.await.map(InOrder::new),
+        }
     }
 }
 
@@ -87,7 +102,7 @@ impl Endpoint for Pipe<Reader> {
     }
 
     fn open<'a>(&'a self, _: &'a BytePath, _: u64) -> Answer<'a, (Box<dyn SourceFile>, Metadata)> {
-        ready(Pipe::open(self).map(|pipe| (Box::new(pipe) as Box<dyn SourceFile>, self.metadata())))
+        async { Pipe::open(self).await.map(|pipe| (Box::new(pipe) as Box<dyn SourceFile>, self.metadata())) }.boxed()
     }
 
     fn create<'a>(&'a self, _: &'a BytePath, _: u32) -> Answer<'a, Box<dyn TargetFile>> {
@@ -143,7 +158,7 @@ impl Endpoint for Pipe<Writer> {
 
     /// Its name is no file's: what is written is gone.
     fn create<'a>(&'a self, _: &'a BytePath, _: u32) -> Answer<'a, Box<dyn TargetFile>> {
-        ready(Pipe::open(self).map(|pipe| Box::new(pipe) as Box<dyn TargetFile>))
+        async { Pipe::open(self).await.map(|pipe| Box::new(pipe) as Box<dyn TargetFile>) }.boxed()
     }
 
     fn make_directory<'a>(&'a self, _: &'a BytePath, _: u32) -> Answer<'a, bool> {

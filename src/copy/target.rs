@@ -1,9 +1,11 @@
 //! Where the sources go.
 
+use std::sync::OnceLock;
+
 use super::journal::Journal;
 use super::plan::Place;
 use super::sources;
-use super::{BytePath, CopyError, Endpoint, Failure, FileKind, Location};
+use super::{BytePath, CopyError, Endpoint, Failure, FileKind, Location, Metadata};
 
 /// What the destination turned out to be.
 pub(super) enum Target {
@@ -11,6 +13,8 @@ pub(super) enum Target {
     Directory(BytePath),
     /// A name for the only source, whether something has it or not.
     Name(BytePath),
+    /// What has the name is neither a file nor a directory: it is written into.
+    Special(BytePath),
 }
 
 /// Finds out what `destination` is, and gives each source its target. Sources that stand for nothing are failures.
@@ -21,6 +25,7 @@ pub(super) async fn assign(
     sources: &[Location],
     destination: &Location,
     journal: Option<&Journal>,
+    special: &OnceLock<BytePath>,
 ) -> Result<(Vec<Place>, Vec<Failure>), Failure> {
     let endpoint = &*destination.endpoint;
     let (found, mut failures) = sources::find(sources).await?;
@@ -38,6 +43,7 @@ pub(super) async fn assign(
     if let (Some(journal), Target::Name(_)) = (journal, &target) {
         journal.name();
     }
+    target.note(special);
     let held = target.hold(endpoint).await;
     held.map_err(|error| Failure::new(endpoint.side(), &destination.path, error))?;
     let mut places = Vec::new();
@@ -79,13 +85,20 @@ impl Target {
     pub(super) async fn hold(&self, endpoint: &dyn Endpoint) -> Result<(), CopyError> {
         match self {
             Self::Directory(path) => endpoint.hold(path).await,
-            Self::Name(path) => endpoint.hold(&path.parent()).await,
+            Self::Name(path) | Self::Special(path) => endpoint.hold(&path.parent()).await,
+        }
+    }
+
+    /// Tells the copy which path it writes into as it is.
+    pub(super) fn note(&self, special: &OnceLock<BytePath>) {
+        if let Self::Special(path) = self {
+            special.get_or_init(|| path.clone());
         }
     }
 
     pub(super) fn path(&self) -> &BytePath {
         match self {
-            Self::Directory(path) | Self::Name(path) => path,
+            Self::Directory(path) | Self::Name(path) | Self::Special(path) => path,
         }
     }
 
@@ -93,15 +106,17 @@ impl Target {
         match (self, source.name()) {
             (Self::Directory(directory), Some(name)) => directory.join(name),
             // What has no name of its own (`.`, `..`, `/`) puts its content straight into the directory.
-            (Self::Directory(path), None) | (Self::Name(path), _) => path.clone(),
+            (Self::Directory(path), None) | (Self::Name(path) | Self::Special(path), _) => path.clone(),
         }
     }
 }
 
 pub(super) async fn find(endpoint: &dyn Endpoint, typed: &BytePath, sources: usize) -> Result<Target, CopyError> {
     let path = endpoint.resolve(typed).await?;
+    let mut name: fn(BytePath) -> Target = Target::Name;
     match endpoint.stat(&path).await {
-        Ok(metadata) if metadata.kind == Some(FileKind::Directory) => return Ok(Target::Directory(path)),
+        Ok(Metadata { kind: Some(FileKind::Directory), .. }) => return Ok(Target::Directory(path)),
+        Ok(Metadata { kind: Some(FileKind::Special), .. }) => name = Target::Special,
         Ok(_) => {}
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error),
@@ -120,7 +135,7 @@ pub(super) async fn find(endpoint: &dyn Endpoint, typed: &BytePath, sources: usi
         found => found.is_ok_and(|metadata| metadata.kind == Some(FileKind::Symlink)),
     };
     if is_link && let Ok(behind) = endpoint.canonical(&path).await {
-        return Ok(Target::Name(behind));
+        return Ok(name(behind));
     }
-    Ok(Target::Name(path))
+    Ok(name(path))
 }

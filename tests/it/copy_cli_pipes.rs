@@ -136,3 +136,36 @@ async fn a_file_goes_from_node_to_node_without_a_file_here() {
     let files_here = fs::read_dir(world.here("")).unwrap().filter(|it| it.as_ref().unwrap().path().is_file());
     assert_eq!(files_here.count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standard_output_by_its_path_gets_the_file_behind_what_is_there() {
+    let world = fast_world().await;
+    fs::write(world.there("x"), noise(300_000)).unwrap();
+    let source = world.node("x");
+    let link = world.here("out");
+    std::os::unix::fs::symlink("/dev/stdout", &link).unwrap();
+    for target in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "out"] {
+        let output = world.command(&[&source, target.as_ref()]).output().await.expect("ssmcp runs");
+        assert_eq!(outcome(&output), (Some(0), String::new()), "{target}");
+        assert!(output.stdout == noise(300_000), "{target}: {} bytes", output.stdout.len());
+        let file = world.here("redirected");
+        fs::write(&file, b"before").unwrap();
+        let stdout = fs::File::options().append(true).open(&file).unwrap();
+        let child = world.command(&[&source, target.as_ref()]).stdout(stdout).spawn().expect("ssmcp runs");
+        assert_eq!(outcome(&child.wait_with_output().await.unwrap()), (Some(0), String::new()), "{target}");
+        assert!(fs::read(file).unwrap() == [&b"before"[..], &noise(300_000)].concat(), "{target}");
+    }
+    assert!(link.is_symlink() && fs::symlink_metadata("/dev/stdout").unwrap().is_symlink());
+    until("no session is left", || world.lab.open_sessions() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nodes_dev_null_takes_a_file() {
+    let world = fast_world().await;
+    fs::write(world.here("x"), noise(300_000)).unwrap();
+    for options in [&[][..], &["-O"]] {
+        let output = world.program().args(options).arg("x").arg(format!("{}:/dev/null", world.lab.node())).output();
+        assert_eq!(outcome(&output.await.expect("ssmcp runs")), (Some(0), String::new()), "{options:?}");
+    }
+    until("no session is left", || world.lab.open_sessions() == 0).await;
+}

@@ -1,6 +1,7 @@
 //! This machine's file system.
 
 mod sparse;
+mod special;
 mod spot;
 mod written;
 
@@ -9,12 +10,13 @@ use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, Timespec, Timestamps, mkdirat, statat, symlinkat, utimensat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -24,6 +26,7 @@ use super::existing::{check_directory, check_replaceable};
 use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side};
 use sparse::{LEAST_HOLE, holes};
+use special::End;
 use spot::{Base, Spot};
 use written::NewFile;
 
@@ -62,8 +65,15 @@ impl Endpoint for LocalEndpoint {
         Side::Local
     }
 
-    fn for_one_copy(&self) -> Option<Arc<dyn Endpoint>> {
-        Some(Arc::new(Self::default()))
+    fn for_one_copy<'a>(&'a self, typed: &'a BytePath) -> BoxFuture<'a, Option<Arc<dyn Endpoint>>> {
+        async move {
+            let special = blocking(typed, |path| Ok(special::find(&path.into()))).await;
+            Some(match special.ok().flatten() {
+                Some(pipe) => Arc::new(pipe) as Arc<dyn Endpoint>,
+                None => Arc::new(Self::default()),
+            })
+        }
+        .boxed()
     }
 
     /// Where the directory cannot be opened, whatever is to be in it cannot be written.
@@ -96,7 +106,10 @@ impl Endpoint for LocalEndpoint {
     }
 
     fn canonical<'a>(&'a self, path: &'a BytePath) -> Answer<'a, BytePath> {
-        blocking(path, |path| fs::canonicalize(path).map(BytePath::from))
+        blocking(path, |path| match fs::canonicalize(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => followed(&path, error),
+            found => found.map(BytePath::from),
+        })
     }
 
     fn list<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Vec<Entry>> {
@@ -268,6 +281,17 @@ fn open(spot: &Spot) -> io::Result<(File, fs::Metadata)> {
     let file = spot.open(OFlags::RDONLY)?;
     let metadata = file.metadata()?;
     Ok((file, metadata))
+}
+
+/// Where a link leads that leads to nothing yet.
+fn followed(path: &Path, missing: io::Error) -> io::Result<BytePath> {
+    match special::end_of(path)? {
+        End::Name(end) if end != path => {
+            let (parent, name) = end.parent().zip(end.file_name()).ok_or(missing)?;
+            Ok(parent.canonicalize()?.join(name).into())
+        }
+        _ => Err(missing),
+    }
 }
 
 fn list(path: PathBuf) -> io::Result<Vec<Entry>> {

@@ -8,6 +8,7 @@ mod handles;
 mod lanes;
 mod opening;
 mod refusal;
+mod special;
 
 pub use compression::{Compression, StreamKind};
 pub use growth::Streams;
@@ -34,6 +35,7 @@ use file::{RemoteSource, RemoteTarget, rename};
 use lanes::Lanes;
 use opening::Opening;
 use refusal::{explain_new, meaning};
+use special::Device;
 
 /// Bytes of names that a directory may have: as many names as it may have, each of 64 bytes.
 const MAX_LISTING: usize = 64 * MAX_ENTRIES;
@@ -258,6 +260,10 @@ impl Endpoint for RemoteEndpoint {
             }
         }
         .boxed()
+    }
+
+    fn open_special<'a>(&'a self, path: &'a BytePath) -> Answer<'a, Box<dyn TargetFile>> {
+        async move { Ok(Box::new(Device::open(&self.lanes, path).await?) as Box<dyn TargetFile>) }.boxed()
     }
 
     fn identity(&self) -> String {

@@ -39,6 +39,8 @@ pub(in crate::copy) struct FileCopy<'a> {
     pub(super) verify: bool,
     /// Nothing can have the target's name yet.
     pub(super) is_fresh: bool,
+    /// What has the target's name is neither a file nor a directory, and is written into.
+    pub(super) is_special: bool,
     pub(super) unfinished: &'a Unfinished,
     pub(super) journal: Option<&'a Journal>,
     /// Bytes that all files together may have in flight.
@@ -62,6 +64,9 @@ impl FileCopy<'_> {
             self.source.open(&self.place.source, size).await.map_err(|error| self.at_source(error))?;
         if metadata.kind.is_some_and(|kind| kind != FileKind::File) {
             return Err(self.at_source(CopyError::NotRegular));
+        }
+        if self.is_special {
+            return self.write_into(&*reader, &metadata, meter).await;
         }
         if self.has_its_name(&*reader, &metadata).await? {
             let size = metadata.size.unwrap_or(size);
@@ -89,10 +94,26 @@ impl FileCopy<'_> {
             // The file takes the link's place, whatever is behind it.
             Ok(Metadata { kind: Some(FileKind::Symlink), .. }) => Ok(None),
             Ok(Metadata { kind: None | Some(FileKind::File), mode, .. }) => Ok(mode.map(|mode| mode & MODE_BITS)),
+            Ok(_) if self.is_special => Ok(None),
             Ok(_) => Err(CopyError::NotRegular),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Writes into a device.
+    async fn write_into(
+        &self,
+        reader: &dyn SourceFile,
+        metadata: &Metadata,
+        meter: &mut FileMeter<'_, '_>,
+    ) -> Result<u64, Failure> {
+        let opened = self.target.open_special(&self.place.target).await;
+        let writer = opened.map_err(|error| self.at_target(error))?;
+        let written = self.pump(reader, &*writer, metadata, &Begun::in_place(), meter).await?;
+        self.check_unchanged(reader, metadata).await?;
+        let finished = writer.finish(Change::default(), &self.place.target).await;
+        finished.map(|_| written).map_err(|error| self.at_target(error))
     }
 
     async fn fill(

@@ -8,7 +8,7 @@ pub(super) use resume::Begun;
 use resume::open_journal;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -46,6 +46,8 @@ pub(super) struct Run<'a> {
     pub(super) meter: Meter<'a>,
     unfinished: Unfinished,
     journal: Option<Arc<Journal>>,
+    /// The target, if it is neither a file nor a directory.
+    pub(super) special: OnceLock<BytePath>,
     budget: Arc<Semaphore>,
     pub(super) limit: Option<Limit>,
 }
@@ -57,8 +59,10 @@ impl<'a> Run<'a> {
         options: CopyOptions,
         report: &'a (dyn Fn(Progress<'_>) + Send + Sync),
     ) -> Self {
-        let endpoint = destination.endpoint.for_one_copy().unwrap_or_else(|| Arc::clone(&destination.endpoint));
-        let destination = Location { endpoint, ..destination };
+        let destination = match destination.endpoint.for_one_copy(&destination.path).await {
+            Some(endpoint) => Location { endpoint, ..destination },
+            None => destination,
+        };
         let journal = open_journal(&sources, &destination, &options).await;
         Self {
             sources,
@@ -67,6 +71,7 @@ impl<'a> Run<'a> {
             meter: Meter::new(report),
             unfinished: Unfinished::new(Arc::clone(&destination.endpoint), journal.clone()),
             journal,
+            special: OnceLock::new(),
             destination,
             budget: Arc::new(Semaphore::new(BUDGET as usize)),
         }
@@ -113,7 +118,10 @@ impl<'a> Run<'a> {
     /// Copies some of the sources, whose sides and the destination's answer questions.
     pub(super) async fn copy_planned(&self, origins: &[usize], summary: &mut Summary) -> Result<(), CopyError> {
         let sources: Vec<_> = origins.iter().map(|origin| self.sources[*origin].clone()).collect();
-        match self.again_if_lost(|| target::assign(&sources, &self.destination, self.journal.as_deref())).await {
+        match self
+            .again_if_lost(|| target::assign(&sources, &self.destination, self.journal.as_deref(), &self.special))
+            .await
+        {
             Ok((mut places, failures)) => {
                 for failure in failures {
                     self.record(summary, failure)?;
@@ -408,6 +416,7 @@ impl<'a> Run<'a> {
             preserve: self.options.preserve,
             verify: self.options.verify,
             is_fresh,
+            is_special: self.special.get() == Some(&place.target),
             unfinished: &self.unfinished,
             journal: self.journal(),
             budget: &self.budget,

@@ -182,8 +182,8 @@ impl<'a, 'm> Download<'a, 'm> {
         let target = match self.target {
             Target::Directory(path) if name.is_empty() => path.clone(),
             Target::Directory(path) => path.join(name),
-            Target::Name(path) if !std::mem::replace(&mut self.is_taken, true) => path.clone(),
-            Target::Name(path) => {
+            Target::Name(path) | Target::Special(path) if !std::mem::replace(&mut self.is_taken, true) => path.clone(),
+            Target::Name(path) | Target::Special(path) => {
                 let error =
                     CopyError::TargetNotDirectory { side: self.run.destination.endpoint.side(), path: path.clone() };
                 return Err(Failure::new(self.endpoint.side(), &source, error));

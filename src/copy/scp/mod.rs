@@ -65,6 +65,7 @@ pub(super) async fn copy(run: &Run<'_>, summary: &mut Summary) -> Result<(), Cop
     let Location { endpoint, path, .. } = &run.destination;
     let found = async {
         let target = target::find(&**endpoint, path, run.sources.len()).await?;
+        target.note(&run.special);
         target.hold(&**endpoint).await?;
         Ok(target)
     };

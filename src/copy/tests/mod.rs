@@ -7,6 +7,7 @@ mod pipes;
 mod private;
 mod refusals;
 mod renamed;
+mod special;
 mod stopped;
 mod striped;
 mod swapped;
@@ -267,21 +268,6 @@ async fn failures_name_their_path_and_the_other_files_go_on() {
     assert!(messages[1].ends_with("to/sub: a file is where the directory should be"), "{messages:?}");
     assert!(messages[2].ends_with("to/taken: a directory is where the file should be"), "{messages:?}");
     assert_eq!((messages.len(), names_in(&to)), (3, vec!["fine".into(), "sub".into(), "taken".into()]));
-}
-
-#[tokio::test]
-async fn devices_and_pipes_are_neither_read_nor_replaced() {
-    let folder = folder();
-    let pipe = folder.path().join("pipe");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
-    std::fs::write(folder.path().join("file"), b"x").unwrap();
-    let there = local(&folder.path().join("copy"));
-    let read = copy(vec![local(&pipe)], there, CopyOptions::default(), |_| {}).await.unwrap();
-    assert!(matches!(read.failures[0].error, CopyError::NotRegular));
-    let source = local(&folder.path().join("file"));
-    let replaced = copy(vec![source], local(&pipe), CopyOptions::default(), |_| {}).await.unwrap();
-    assert!(matches!(replaced.failures[0].error, CopyError::NotRegular));
-    assert_eq!(names_in(folder.path()), ["file", "pipe"]);
 }
 
 #[tokio::test]
