@@ -25,7 +25,8 @@
 //!
 //! Because of the renaming, a file that has other names (hard links) is replaced under the one that was named, and a file
 //! in a directory that may not be written to cannot be replaced. A link that the caller names is followed, to a file that
-//! is not there yet too; a pipe or device that it leads to is written into. One that is met inside the destination is never written through: a file takes its place, a directory is refused.
+//! is not there yet too; a pipe or device that it leads to is written into. One that is met inside the destination is never
+//! written through: a file takes its place, a directory is refused.
 //!
 //! A node's files go over one stream, or over several that [`RemoteEndpoint::more_streams`] opens while that pays: large
 //! files piece by piece, small ones one by one. A stream that is lost has its work done by the others, or by another that

@@ -37,15 +37,23 @@ pub(in crate::copy) struct FileCopy<'a> {
     pub(super) found: &'a Metadata,
     pub(super) preserve: bool,
     pub(super) verify: bool,
-    /// Nothing can have the target's name yet.
-    pub(super) is_fresh: bool,
-    /// What has the target's name is neither a file nor a directory, and is written into.
-    pub(super) is_special: bool,
+    pub(super) there: There,
     pub(super) unfinished: &'a Unfinished,
     pub(super) journal: Option<&'a Journal>,
     /// Bytes that all files together may have in flight.
     pub(super) budget: &'a Arc<Semaphore>,
     pub(super) limit: Option<&'a Limit>,
+}
+
+/// What has the target's name before the copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::copy) enum There {
+    /// Nobody has looked.
+    Unknown,
+    /// Nothing can have it yet.
+    Nothing,
+    /// Neither a file nor a directory: it is written into.
+    Special,
 }
 
 impl FileCopy<'_> {
@@ -65,7 +73,7 @@ impl FileCopy<'_> {
         if metadata.kind.is_some_and(|kind| kind != FileKind::File) {
             return Err(self.at_source(CopyError::NotRegular));
         }
-        if self.is_special {
+        if self.there == There::Special {
             return self.write_into(&*reader, &metadata, meter).await;
         }
         if self.has_its_name(&*reader, &metadata).await? {
@@ -86,7 +94,7 @@ impl FileCopy<'_> {
 
     /// The permissions of the file that is to be replaced, if there is one.
     pub(super) async fn mode_in_the_way(&self) -> Result<Option<u32>, CopyError> {
-        if self.is_fresh {
+        if self.there == There::Nothing {
             return Ok(None);
         }
         match self.target.lstat(&self.place.target).await {
@@ -94,7 +102,7 @@ impl FileCopy<'_> {
             // The file takes the link's place, whatever is behind it.
             Ok(Metadata { kind: Some(FileKind::Symlink), .. }) => Ok(None),
             Ok(Metadata { kind: None | Some(FileKind::File), mode, .. }) => Ok(mode.map(|mode| mode & MODE_BITS)),
-            Ok(_) if self.is_special => Ok(None),
+            Ok(_) if self.there == There::Special => Ok(None),
             Ok(_) => Err(CopyError::NotRegular),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),

@@ -1,5 +1,6 @@
 //! Carries out a plan: many steps at once, within bounds.
 
+mod directory;
 mod file;
 mod resume;
 mod verify;
@@ -14,8 +15,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Semaphore;
 
-use super::endpoint::{Change, FileKind, Metadata};
-use super::existing::check_directory;
+use super::endpoint::{FileKind, Metadata};
 use super::journal::Journal;
 use super::plan::{Found, Look, Outcome, Place, Plan, Step, StepId};
 use super::progress::{Event, FileMeter, Meter};
@@ -26,7 +26,7 @@ use super::{
     BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Skip, Streams, Summary, Totals, scp,
     target,
 };
-use file::{FILE_WINDOW, FileCopy};
+use file::{FILE_WINDOW, FileCopy, There};
 
 /// Steps under way at once. A small file takes two or three round trips, each of them a wait in which others can move.
 /// Servers allow some hundred open files at least.
@@ -278,47 +278,6 @@ impl<'a> Run<'a> {
         entries.map(Outcome::Listed).map_err(|error| self.at_source(place, error))
     }
 
-    pub(super) async fn make_directory(&self, place: &Place, mode: u32, is_named: bool) -> Result<Outcome, Failure> {
-        let target = &*self.destination.endpoint;
-        let make = async {
-            let is_directory = |found: Metadata| found.kind == Some(FileKind::Directory);
-            if is_named && target.stat(&place.target).await.is_ok_and(is_directory) {
-                return Ok(false);
-            }
-            if !self.options.dry_run {
-                return target.make_directory(&place.target, mode).await;
-            }
-            match target.lstat(&place.target).await {
-                Ok(found) => check_directory(&found).map(|()| false),
-                Err(error) if error.is_not_found() => Ok(true),
-                Err(error) => Err(error),
-            }
-        };
-        make.await.map(|is_new| Outcome::Made { is_new }).map_err(|error| self.at_target(place, error))
-    }
-
-    /// Notes which of the owner's rights a directory has only until it is filled: if this run cannot take them back, the
-    /// next one does.
-    async fn note_rights(&self, place: &Place, lent: u32, outcome: &Outcome) -> Result<(), Failure> {
-        let Some(journal) = self.journal().filter(|_| lent != 0 && !self.options.dry_run) else { return Ok(()) };
-        if matches!(outcome, Outcome::Made { is_new: true }) {
-            journal.lend(&place.target);
-        } else if journal.is_lent(&place.target) {
-            // The run before may have taken them back, and something in it failed.
-            let target = &*self.destination.endpoint;
-            let again = async {
-                match target.stat(&place.target).await?.mode {
-                    Some(rights) if rights & lent != lent => {
-                        target.change(&place.target, Change { mode: Some(rights | lent), times: None }).await
-                    }
-                    _ => Ok(()),
-                }
-            };
-            again.await.map_err(|error| self.at_target(place, error))?;
-        }
-        Ok(())
-    }
-
     async fn copy_file(&self, place: &Place, metadata: Metadata, is_fresh: bool) -> Result<Outcome, Failure> {
         self.copy_file_from(self.source(place), place, metadata, is_fresh).await
     }
@@ -388,19 +347,6 @@ impl<'a> Run<'a> {
         Ok(Outcome::Done)
     }
 
-    /// Forces the new names in these directories to the disk; those deeper down were when their directory was finished.
-    async fn sync_all(&self, directories: &BTreeSet<BytePath>, summary: &mut Summary) -> Result<(), CopyError> {
-        let target = &*self.destination.endpoint;
-        if !self.options.dry_run {
-            for directory in directories {
-                if let Err(error) = target.sync_directory(directory).await {
-                    self.record(summary, Failure::new(target.side(), directory, error))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn file_copy<'b>(
         &'b self,
         source: &'b dyn Endpoint,
@@ -415,41 +361,16 @@ impl<'a> Run<'a> {
             found,
             preserve: self.options.preserve,
             verify: self.options.verify,
-            is_fresh,
-            is_special: self.special.get() == Some(&place.target),
+            there: match self.special.get() {
+                _ if is_fresh => There::Nothing,
+                Some(special) if *special == place.target => There::Special,
+                _ => There::Unknown,
+            },
             unfinished: &self.unfinished,
             journal: self.journal(),
             budget: &self.budget,
             limit: self.limit.as_ref(),
         }
-    }
-
-    pub(super) async fn finish_directory(
-        &self,
-        place: &Place,
-        source: Metadata,
-        was_made: bool,
-    ) -> Result<Outcome, Failure> {
-        let target = &*self.destination.endpoint;
-        let source_mode = source.mode.unwrap_or(0o777) & 0o777;
-        let lent = 0o700 & !source_mode;
-        let was_made = was_made || self.journal().is_some_and(|journal| journal.is_lent(&place.target));
-        let finish = async {
-            let mode = if self.options.preserve {
-                Some(source_mode)
-            } else if was_made && lent != 0 {
-                // The owner's rights were lent while the directory was filled.
-                target.stat(&place.target).await?.mode.map(|mode| mode & !lent)
-            } else {
-                None
-            };
-            let change = Change { mode, times: source.times.filter(|_| self.options.preserve) };
-            if !change.is_empty() {
-                target.change(&place.target, change).await?;
-            }
-            target.sync_directory(&place.target).await
-        };
-        finish.await.map(|()| Outcome::Done).map_err(|error| self.at_target(place, error))
     }
 
     /// Puts a failure on the list, unless it is the end of everything.
