@@ -1,16 +1,34 @@
 //! Options of ssh, scp and their like that a command does not have: what each is for, and what to do instead.
 
+use std::fmt;
+
 use clap::error::{ContextKind, ContextValue};
 
 /// An option of another program was given that is not offered here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("`-{flag}` of {program} ({purpose}) is not offered here")]
+#[error("`{given}` of {program} ({purpose}) is not offered here")]
 pub(crate) struct Absent {
-    flag: char,
+    given: Given,
     program: &'static str,
     purpose: &'static str,
     /// What does the same, or comes close.
     pub(crate) instead: &'static str,
+}
+
+/// How it is spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Short(char),
+    Long(&'static str),
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short(flag) => write!(f, "-{flag}"),
+            Self::Long(name) => write!(f, "--{name}"),
+        }
+    }
 }
 
 /// Options that are alike: their letters, what they are for, and what to do instead.
@@ -23,10 +41,14 @@ impl Absent {
     /// The option that clap does not know, if `table` does.
     pub(crate) fn in_usage(usage: &clap::Error, table: Table) -> Option<Self> {
         let Some(ContextValue::String(given)) = usage.get(ContextKind::InvalidArg) else { return None };
+        if let Some(name) = given.strip_prefix("--") {
+            let &(name, program, purpose, instead) = LONG.iter().find(|(known, ..)| *known == name)?;
+            return Some(Self { given: Given::Long(name), program, purpose, instead });
+        }
         let flag = given.strip_prefix('-')?.chars().next()?;
         table.iter().find_map(|(program, rows)| {
             let &(_, purpose, instead) = rows.iter().find(|(flags, ..)| flags.contains(flag))?;
-            Some(Self { flag, program, purpose, instead })
+            Some(Self { given: Given::Short(flag), program, purpose, instead })
         })
     }
 }
@@ -44,7 +66,6 @@ const ONE_SESSION: &str =
     "each run has a session of its own; one run can do several things: `ssmssh NODE 'first; second'`";
 const STRONGEST: &str = "the strongest that both sides know is taken";
 const ROUTE: &str = "connections to AWS leave as the system routes them, or through the proxy that HTTPS_PROXY names";
-const NO_FILE: &str = "none is read: options are given with `-o`, which lists those it knows";
 const NO_JUMP: &str = "none is needed: Session Manager leads to the node itself";
 const THROUGH_HERE: &str = "keys stay on this machine; `ssmcp NODE:FILE NODE:FILE` copies from node to node";
 const RUN_IT: &str = "`ssmssh` runs commands and shells";
@@ -55,7 +76,6 @@ const SSH: &[Row] = &[
     ("D", "a SOCKS proxy", FORWARD),
     ("E", "write the log to a file", "redirect standard error: `2> FILE`"),
     ("e", "choose the escape character", "it is `~` on a new line; `-T` does without"),
-    ("F", "read another configuration file", NO_FILE),
     ("f", "go to the background", "with a key without a passphrase, `ssmssh -n NODE COMMAND &` does"),
     ("G", "print the configuration", "`-v` tells what is used"),
     ("I", "take keys from a token", KEYS),
@@ -77,7 +97,6 @@ const SSH: &[Row] = &[
 const SCP: &[Row] = &[
     ("A", "forward the SSH agent", THROUGH_HERE),
     ("D", "start an SFTP server without SSH", "the node's own is used; `ssmcp` connects by itself"),
-    ("F", "read another configuration file", NO_FILE),
     ("J", "jump over another host", NO_JUMP),
     ("R", "copy from node to node without this machine", THROUGH_HERE),
     ("S", "connect with another program", "none is needed: `ssmcp` connects by itself"),
@@ -92,6 +111,27 @@ const CP: &[Row] = &[
     ("n", "only show what would be done", "`--dry-run` does"),
     ("u", "leave what is newer", "`--newer` does"),
     ("z", "compress", "`-C` does, and `--compression auto`, the default, where it pays"),
+];
+
+/// Long options that people know from elsewhere: name, program, purpose, what to do instead.
+const LONG: &[(&str, &str, &str, &str)] = &[
+    ("recursive", "cp and rsync", "copy directories", "`-r` does"),
+    ("preserve", "cp", "keep times and permissions", "`-p` does"),
+    ("archive", "cp and rsync", "keep everything as it is", "`-r -p --links` keeps times, permissions and links"),
+    ("times", "rsync", "keep times", "`-p` keeps times and permissions"),
+    ("perms", "rsync", "keep permissions", "`-p` keeps times and permissions"),
+    ("delete", "rsync", "remove what the source does not have", "nothing is removed here: `ssmssh NODE rm …` does"),
+    ("update", "cp and rsync", "leave what is newer", "`--newer` does"),
+    ("compress", "rsync", "compress", "`-C` does, and `--compression auto`, the default of ssmcp, where it pays"),
+    ("bwlimit", "rsync", "limit the rate", "`-l LIMIT` does, in Kbit a second"),
+    ("dereference", "cp", "follow links", "they are followed; `--links` keeps them"),
+    ("quiet", "many programs", "print less", "`-q` does"),
+    ("verbose", "many programs", "print more", "`-v` does"),
+    ("port", "many programs", "name the port", "`-p PORT` does for ssmssh, `-P PORT` for ssmcp"),
+    ("user", "many programs", "name the user", "`USER@NODE` does"),
+    ("identity", "many programs", "name a key", "`-i FILE` does"),
+    ("identity-file", "many programs", "name a key", "`-i FILE` does"),
+    ("target", "the AWS CLI", "name the node", "it stands alone: `ssmssh NODE`, `ssmcp FILE NODE:PATH`"),
 ];
 
 const SSH_FOR_COPIES: &[Row] = &[
@@ -128,7 +168,6 @@ mod tests {
     #[test]
     fn options_of_scp_and_its_like_that_are_missing_are_answered_too() {
         for (flag, program) in [
-            ("-F", "scp"),
             ("-J", "scp"),
             ("-S", "scp"),
             ("-c", "scp"),
@@ -142,6 +181,18 @@ mod tests {
         ] {
             let said = absent::<SsmcpArgs>(OF_SSMCP, &format!("ssmcp {flag} x i-0123456789abcdef0:")).unwrap();
             assert!(said.starts_with(&format!("`{flag}` of {program} (")), "{said}");
+        }
+    }
+
+    #[test]
+    fn long_options_that_people_know_from_elsewhere_are_answered_with_ours() {
+        for option in ["--recursive", "--preserve", "--delete", "--archive", "--bwlimit"] {
+            let said = absent::<SsmcpArgs>(OF_SSMCP, &format!("ssmcp {option} x i-0123456789abcdef0:")).unwrap();
+            assert!(said.starts_with(&format!("`{option}` of ")), "{said}");
+        }
+        for (command, argument) in [(SsmsshArgs::command(), "ssmssh"), (SsmcpArgs::command(), "ssmcp")] {
+            let ours: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+            assert!(LONG.iter().all(|(name, ..)| !ours.contains(name)), "{argument}");
         }
     }
 

@@ -3,9 +3,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{ArgAction, Args, value_parser};
+use clap::{ArgAction, Args};
 use http::uri::Authority;
+
+use super::units;
 
 /// How to reach a node and log in: the options that both commands share.
 #[expect(clippy::struct_excessive_bools, reason = "flags as they were typed")]
@@ -44,6 +47,10 @@ pub(crate) struct ConnectionArgs {
     #[arg(short = '6', overrides_with = "ipv4")]
     pub(crate) ipv6: bool,
 
+    /// A configuration file of ssh's; none is read, so only `none` is taken
+    #[arg(short = 'F', value_name = "FILE", hide = true)]
+    pub(crate) config_file: Option<PathBuf>,
+
     /// File of known host keys
     #[arg(long, value_name = "FILE")]
     pub(crate) known_hosts: Option<PathBuf>,
@@ -52,22 +59,22 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 
-    /// Seconds to keep trying to resume a lost connection, or to wait for a silent node
-    /// [default: 600]
-    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(..=MAX_SECONDS))]
-    pub(crate) resume_timeout: Option<u32>,
+    /// How long to keep trying to resume a lost connection, or to wait for a silent node: `90s`, `5m`
+    /// [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = units::times_up_to(LONGEST))]
+    pub(crate) resume_timeout: Option<Duration>,
 
-    /// Ask the SSH server for a sign of life after so many seconds of silence, so that the session does not count as
-    /// idle; 0 for never, the default. As `-o ServerAliveInterval`, which gives up after three without an answer
-    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(..=MAX_SECONDS))]
-    pub(crate) keepalive: Option<u32>,
+    /// Ask the SSH server for a sign of life after so much silence, so that the session does not count as idle; 0 for
+    /// never, the default. As `-o ServerAliveInterval`, which gives up after three without an answer
+    #[arg(long, value_name = "TIME", value_parser = units::times_up_to(LONGEST))]
+    pub(crate) keepalive: Option<Duration>,
 
-    /// Largest payload of one message, in bytes, 1024 to 65536 [default: 16384; `ssmcp`: 32768]
-    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u32).range(1024..=65536))]
-    pub(crate) max_payload: Option<u32>,
+    /// Largest payload of one message, in bytes, 1K to 64K [default: 16K; `ssmcp`: 32K]
+    #[arg(long, value_name = "SIZE", value_parser = units::sizes::<usize>(1024..=65536))]
+    pub(crate) max_payload: Option<usize>,
 
     /// Most messages sent in a second, 0 for no limit [default: 900]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = units::numbers::<u32>("a whole number"))]
     pub(crate) max_frames_per_second: Option<u32>,
 
     /// Host that takes the data, if not the one that the service names: that of a VPC endpoint without a DNS name of
@@ -84,8 +91,8 @@ pub(crate) struct ConnectionArgs {
     pub(crate) verbose: u8,
 }
 
-/// A day: whoever waits longer has mistaken the unit.
-const MAX_SECONDS: i64 = 86_400;
+/// Whoever waits longer has mistaken the unit.
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// A host, and a port where it is not the usual one.
 fn host(text: &str) -> Result<String, &'static str> {
@@ -115,13 +122,21 @@ pub(crate) mod tests {
     #[test]
     fn options_of_the_stream_outside_of_their_limits_are_refused_with_them() {
         let message = |words: &[&str]| parse(words).unwrap_err().to_string();
-        assert!(message(&["--max-payload", "512"]).contains("512 is not in 1024..=65536"));
-        assert!(message(&["--resume-timeout", "86401"]).contains("86401 is not in 0..=86400"));
-        assert!(message(&["--keepalive", "30s"]).contains("--keepalive <SECONDS>"));
+        assert!(message(&["--max-payload", "512"]).contains("expected 1024 to 65536 bytes"));
+        assert!(message(&["--resume-timeout", "86401"]).contains("expected 24h at most"));
+        assert!(message(&["--keepalive", "abc"]).contains("expected a time such as 30s, 5m or 1h30m"));
+        assert!(message(&["--max-frames-per-second", "10M"]).contains("expected a whole number"));
         for host in ["", "https://vpce.example.com", "me@vpce.example.com", "a b", "vpce:"] {
             assert!(message(&["--stream-host", host]).contains("expected a host"), "{host}");
         }
         assert!(parse(&["--stream-host", "vpce.example.com:8443"]).is_ok());
+    }
+
+    #[test]
+    fn times_and_sizes_may_have_units() {
+        let args = parse(&["--resume-timeout", "5m", "--keepalive", "90", "--max-payload", "32K"]).unwrap();
+        let seconds = [args.resume_timeout, args.keepalive].map(|time| time.map(|time| time.as_secs()));
+        assert_eq!((seconds, args.max_payload), ([Some(300), Some(90)], Some(32 << 10)));
     }
 
     #[test]

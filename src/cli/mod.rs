@@ -22,6 +22,7 @@ mod ssmssh;
 mod stdio;
 mod target;
 mod terminal;
+mod units;
 
 use std::panic::{UnwindSafe, catch_unwind};
 

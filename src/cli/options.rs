@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::units;
 use crate::ssh::StrictHostKeyChecking;
 use crate::stream::AddressFamily;
 use idle::Idle;
@@ -105,6 +106,9 @@ const KEYS: &[(&str, Setter)] = &[
     ("User", |o, v| first(&mut o.user, text(v, "a user name in UTF-8")?.to_owned())),
     ("UserKnownHostsFile", |o, v| first(&mut o.user_known_hosts_files, files(v)?)),
 ];
+
+/// A year: moments that far away can still be told.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
 
 /// Keys whose value is a list of words. Quotes hold a word of it together, also where they stand around all of it.
 const LISTS: [&str; 3] = ["SendEnv", "SetEnv", "UserKnownHostsFile"];
@@ -227,22 +231,12 @@ fn log_level(value: &OsStr) -> Result<LogLevel, &'static str> {
 }
 
 fn port(value: &OsStr) -> Result<u16, &'static str> {
-    let port = value.to_str().and_then(|text| text.parse().ok());
-    port.filter(|port| *port > 0).ok_or("a number from 1 to 65535")
+    value.to_str().and_then(units::port).ok_or("a number from 1 to 65535")
 }
 
-/// Seconds, or a number with one of ssh's units. Zero is for never.
+/// Zero is for never.
 fn duration(value: &OsStr) -> Result<Duration, &'static str> {
-    const EXPECTED: &str = "a time such as 30, 30s or 2m";
-    let text = text(value, EXPECTED)?;
-    let (number, unit) = match text.as_bytes().last() {
-        Some(b's' | b'S') => (&text[..text.len() - 1], 1),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 60),
-        Some(b'h' | b'H') => (&text[..text.len() - 1], 3600),
-        _ => (text, 1),
-    };
-    let seconds = number.parse::<u32>().ok().ok_or(EXPECTED)?;
-    Ok(Duration::from_secs(u64::from(seconds) * unit))
+    value.to_str().and_then(units::time).filter(|time| *time <= LONGEST).ok_or("a time such as 30, 30s, 5m or 1h30m")
 }
 
 fn count(value: &OsStr) -> Result<usize, &'static str> {
@@ -267,10 +261,7 @@ fn is_usual(text: &str) -> bool {
 
 /// A number of bytes with one of ssh's suffixes. Keys for less than 16 bytes are refused, as ssh does.
 fn bytes(text: &str) -> Option<usize> {
-    let units = [('K', 10), ('M', 20), ('G', 30)];
-    let unit = units.iter().find(|(letter, _)| text.ends_with([*letter, letter.to_ascii_lowercase()]));
-    let number = unit.map_or(text, |_| &text[..text.len() - 1]).parse::<usize>().ok()?;
-    number.checked_mul(1 << unit.map_or(0, |(_, shift)| *shift)).filter(|bytes| *bytes >= 16)
+    units::size(text).and_then(|bytes| bytes.try_into().ok()).filter(|bytes| *bytes >= 16)
 }
 
 /// Words between white space; double quotes hold one together.
@@ -349,7 +340,7 @@ mod tests {
     fn a_wrong_value_is_answered_with_what_the_key_takes() {
         insta::assert_snapshot!(message("StrictHostKeyChecking=ask"), @"`-o StrictHostKeyChecking=ask`: StrictHostKeyChecking takes yes, accept-new, off or no (the same as off)");
         insta::assert_snapshot!(message("port=0"), @"`-o port=0`: Port takes a number from 1 to 65535");
-        insta::assert_snapshot!(message("ConnectTimeout=soon"), @"`-o ConnectTimeout=soon`: ConnectTimeout takes a time such as 30, 30s or 2m");
+        insta::assert_snapshot!(message("ConnectTimeout=soon"), @"`-o ConnectTimeout=soon`: ConnectTimeout takes a time such as 30, 30s, 5m or 1h30m");
         insta::assert_snapshot!(message("SetEnv=lone"), @"`-o SetEnv=lone`: SetEnv takes NAME=VALUE");
         insta::assert_snapshot!(message("User"), @"`-o User` has no value: expected KEY=VALUE");
     }

@@ -74,6 +74,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct ProgressLines {
     is_shown: bool,
+    is_drawn: bool,
     started: Instant,
     shown: Mutex<Shown>,
 }
@@ -104,14 +105,15 @@ struct Rate {
 }
 
 impl ProgressLines {
-    pub(crate) fn new(is_wanted: bool) -> Self {
+    /// A terminal without escapes gets the last line only.
+    pub(crate) fn new(is_wanted: bool, has_escapes: bool) -> Self {
         let is_shown = is_wanted && io::stderr().is_terminal();
-        Self { is_shown, started: Instant::now(), shown: Mutex::default() }
+        Self { is_shown, is_drawn: is_shown && has_escapes, started: Instant::now(), shown: Mutex::default() }
     }
 
     /// Takes in an event.
     pub(crate) fn show(&self, progress: Progress<'_>) {
-        if !self.is_shown {
+        if !self.is_drawn {
             return;
         }
         let mut shown = lock(&self.shown);
@@ -123,7 +125,7 @@ impl ProgressLines {
 
     /// Draws what has changed by the passing of time alone, and in the size that the terminal has now.
     pub(crate) fn tick(&self) {
-        if self.is_shown {
+        if self.is_drawn {
             lock(&self.shown).draw(Instant::now());
         }
     }
@@ -138,9 +140,14 @@ impl ProgressLines {
 
     /// The copy ended early: the lines go.
     pub(crate) fn clear(&self) {
-        if self.is_shown {
+        if self.is_drawn {
             clear();
         }
+    }
+
+    /// Whether anything is drawn while the copy goes on.
+    pub(crate) fn are_shown(&self) -> bool {
+        self.is_drawn
     }
 }
 

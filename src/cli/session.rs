@@ -5,14 +5,12 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, SimplexStream, WriteHalf};
-use tokio::sync::mpsc;
 
 use super::escape::{self, Escapes, Event};
 use super::report::{self, CliError};
 use super::signals::{EndSignal, TerminalChanges};
-use super::stdio::{CHUNK, Gone, Output, stdin};
+use super::stdio::{CHUNK, Chunks, Gone, Output, stdin};
 use super::terminal;
 use crate::ssh::{Child, ChildStdin, ExitStatus, SshError};
 
@@ -119,8 +117,6 @@ async fn feed(to: Option<ChildStdin>, input: Input) {
     }
     pending::<()>().await;
 }
-
-type Chunks = mpsc::Receiver<io::Result<Bytes>>;
 
 async fn feed_stream(mut to: ChildStdin, mut chunks: Chunks) {
     loop {

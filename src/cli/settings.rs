@@ -37,6 +37,8 @@ pub(crate) enum SettingsError {
     /// The URL is not repeated: it may hold a password.
     #[error("`--endpoint-url` takes no user and password: the AWS credentials sign each request")]
     EndpointLogin,
+    #[error("`-F {0}`: no configuration file is read, so only `-F none` is taken")]
+    ConfigFile(String),
     #[error("{0} is not UTF-8")]
     NotUtf8(&'static str),
 }
@@ -129,6 +131,7 @@ impl ConnectionSettings {
         port: Option<u16>,
         env: &Environment,
     ) -> Result<Self, SettingsError> {
+        args.config_file.as_deref().map_or(Ok(()), check_config_file)?;
         let user = user.map(str::to_owned).or_else(|| options.user.clone());
         Ok(Self {
             profile: args.profile.clone(),
@@ -147,14 +150,15 @@ impl ConnectionSettings {
             batch_mode: options.batch_mode.unwrap_or(false),
             compression: if args.compress { Some(true) } else { options.compression },
             connect_timeout: options.connect_timeout.filter(|limit| !limit.is_zero()),
-            server_alive_interval: seconds(args.keepalive)
+            server_alive_interval: args
+                .keepalive
                 .or(options.server_alive_interval)
                 .filter(|interval| !interval.is_zero()),
             server_alive_count_max: options.server_alive_count_max.unwrap_or(alive_count(args)),
             rekey: options.rekey_limit.unwrap_or_default(),
             stream: StreamSettings {
-                resume_timeout: seconds(args.resume_timeout),
-                max_payload: args.max_payload.and_then(|bytes| bytes.try_into().ok()),
+                resume_timeout: args.resume_timeout,
+                max_payload: args.max_payload,
                 max_frames_per_second: args.max_frames_per_second,
                 host: args.stream_host.clone(),
             },
@@ -226,8 +230,10 @@ fn endpoint(text: &str) -> Result<String, SettingsError> {
     if is_endpoint { Ok(text.to_owned()) } else { Err(SettingsError::EndpointUrl(text.to_owned())) }
 }
 
-fn seconds(given: Option<u32>) -> Option<Duration> {
-    given.map(|seconds| Duration::from_secs(seconds.into()))
+/// None is read, and this is how to ask for that.
+fn check_config_file(file: &Path) -> Result<(), SettingsError> {
+    let is_none = file.as_os_str().eq_ignore_ascii_case("none") || file == Path::new("/dev/null");
+    if is_none { Ok(()) } else { Err(SettingsError::ConfigFile(file.display().to_string())) }
 }
 
 /// The variables that curl and the AWS CLI read for encrypted connections, in either case.
@@ -409,6 +415,15 @@ mod tests {
             let refused = error(&["--endpoint-url", url]).unwrap();
             assert!(!refused.to_string().contains("secret"), "{refused}");
         }
+    }
+
+    #[test]
+    fn to_read_no_configuration_file_can_be_asked_for_as_of_ssh() {
+        for none in ["none", "/dev/null"] {
+            assert!(try_resolve(&["-F", none], &[]).is_ok());
+        }
+        let error = try_resolve(&["-F", "config"], &[]).unwrap_err();
+        assert_eq!(error, SettingsError::ConfigFile("config".to_owned()));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Signals that end the process, and signals that only change something.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::task::Poll;
 
 use rustix::process::Signal;
+use signal_hook::low_level::emulate_default_handler;
 use tokio::signal::unix::{self, SignalKind, signal};
 
 /// A signal that ends the process.
@@ -43,6 +44,15 @@ impl EndSignal {
     pub(crate) fn exit_code(self) -> u8 {
         128 + self.number
     }
+
+    /// Ends the process by this signal, as it would have ended one that does not catch it: a shell's loop ends with its
+    /// command only then. To be called when all is cleaned up. Returns where the signal would leave a core dump, which may
+    /// hold a key; the exit status has to do then.
+    pub(crate) fn end_process(self) {
+        if !matches!(self.name, "QUIT" | "ABRT") {
+            let _ = emulate_default_handler(self.number.into());
+        }
+    }
 }
 
 /// Catches the signals that end the process, from its making on.
@@ -67,6 +77,32 @@ impl EndSignals {
             arrived.next().map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+}
+
+/// Catches the key that stops a process in the background of its shell, Ctrl-Z mostly.
+#[derive(Debug)]
+pub(crate) struct Stops(Option<unix::Signal>);
+
+impl Stops {
+    /// A process that was started to ignore it is never stopped by it.
+    pub(crate) fn catch() -> Self {
+        let number = Signal::TSTP.as_raw();
+        let is_ignored = ignored() & (1 << (number - 1)) != 0;
+        Self(if is_ignored { None } else { signal(SignalKind::from_raw(number)).ok() })
+    }
+
+    /// Somebody wants the process to stop, which [`Stops::stop`] does. Cancel safe.
+    pub(crate) async fn recv(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            None => pending().await,
+        }
+    }
+
+    /// Stops the process, and returns when it continues.
+    pub(crate) fn stop() {
+        let _ = emulate_default_handler(Signal::TSTP.as_raw());
     }
 }
 

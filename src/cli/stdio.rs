@@ -17,6 +17,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
 
@@ -48,11 +49,28 @@ pub(crate) fn input() -> BorrowedFd<'static> {
 
 /// Standard input, chunk by chunk. Ends at end of file; a read that fails is the last item.
 ///
-/// Nothing is read ahead of the queue. Dropping the receiver ends the thread after its next read.
-pub(crate) fn stdin() -> mpsc::Receiver<io::Result<Bytes>> {
+/// Nothing is read ahead of the queue. Dropping it ends the thread before its next read: what is typed after that is for
+/// whoever comes next, such as the shell.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    /// The thread waits for its other end too, which hangs up when this goes.
+    _stop: Option<OwnedFd>,
+}
+
+impl Chunks {
+    /// The next chunk; `None` at the end. Cancel safe.
+    pub(crate) async fn recv(&mut self) -> Option<io::Result<Bytes>> {
+        self.receiver.recv().await
+    }
+}
+
+/// Begins to read standard input.
+pub(crate) fn stdin() -> Chunks {
     let (chunks, receiver) = mpsc::channel(QUEUE);
+    let (stopped, stop) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok().unzip();
     thread::spawn(move || {
-        loop {
+        while !chunks.is_closed() && is_to_be_read(stopped.as_ref()) {
             let chunk = read(input());
             let is_last = chunk.is_err();
             if matches!(&chunk, Ok(bytes) if bytes.is_empty()) || chunks.blocking_send(chunk).is_err() || is_last {
@@ -60,7 +78,20 @@ pub(crate) fn stdin() -> mpsc::Receiver<io::Result<Bytes>> {
             }
         }
     });
-    receiver
+    Chunks { receiver, _stop: stop }
+}
+
+/// Waits until there is something to read, or nobody wants it any more.
+fn is_to_be_read(stopped: Option<&OwnedFd>) -> bool {
+    let Some(stopped) = stopped else { return true };
+    loop {
+        let mut fds = [PollFd::from_borrowed_fd(input(), PollFlags::IN), PollFd::new(stopped, PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => {}
+            // Whatever is wrong with standard input, the read will say so.
+            _ => return fds[1].revents().is_empty(),
+        }
+    }
 }
 
 /// How many bytes standard input still has, if it is a file: of a pipe nobody knows.
@@ -76,7 +107,7 @@ pub(crate) fn size_of_stdin() -> Option<u64> {
 /// Standard input as a stream of bytes.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    chunks: mpsc::Receiver<io::Result<Bytes>>,
+    chunks: Chunks,
     rest: Bytes,
 }
 
@@ -89,7 +120,7 @@ impl Reader {
 impl AsyncRead for Reader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.rest.is_empty() {
-            match ready!(self.chunks.poll_recv(cx)) {
+            match ready!(self.chunks.receiver.poll_recv(cx)) {
                 Some(chunk) => self.rest = chunk?,
                 None => return Poll::Ready(Ok(())),
             }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::units;
 use crate::stream::{TargetId, TargetIdError};
 
 /// A node and, where one was typed, the user to log in as.
@@ -34,6 +35,8 @@ pub(crate) enum TargetError {
     Node(#[from] TargetIdError),
     #[error("`{0}` has nothing before the `@`: expected `user@NODE`")]
     EmptyUser(String),
+    #[error("`{text}`: a port is named with `-p {port}`")]
+    Port { text: String, port: String },
     #[error("`{0}` is not UTF-8, which the name of a user or a node must be")]
     NotUtf8(String),
     #[error("a path is empty: the working directory is `.`, the login directory `NODE:`")]
@@ -54,8 +57,25 @@ impl FromStr for Target {
             Some((user, node)) => (Some(user.to_owned()), node),
             None => (None, text),
         };
-        Ok(Self { user, node: TargetId::new(node)? })
+        TargetId::new(node)
+            .map(|id| Self { user, node: id })
+            .map_err(|error| with_port(text, node).unwrap_or(error.into()))
     }
+}
+
+/// `NODE:22`, as a URL has it.
+fn with_port(text: &str, node: &str) -> Option<TargetError> {
+    let (node, port) = node.rsplit_once(':')?;
+    TargetId::new(node).ok()?;
+    units::port(port).map(|_| TargetError::Port { text: text.to_owned(), port: port.to_owned() })
+}
+
+/// scp's `[NODE]:path`, for hosts whose names hold colons, without its brackets.
+fn without_brackets(host: &[u8]) -> Vec<u8> {
+    let at = host.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1);
+    let (user, name) = host.split_at(at);
+    let inner = name.strip_prefix(b"[").and_then(|name| name.strip_suffix(b"]"));
+    [user, inner.unwrap_or(name)].concat()
 }
 
 impl Operand {
@@ -67,7 +87,7 @@ impl Operand {
         let Some(colon) = boundary.filter(|at| bytes[*at] == b':') else { return Self::here(text) };
         let (host, path) = (&bytes[..colon], &bytes[colon + 1..]);
         let remote = |target| Self::Remote { target, path: path.to_vec() };
-        parse_bytes(host).map(remote).map_err(|source| {
+        parse_bytes(&without_brackets(host)).map(remote).map_err(|source| {
             let operand = text.to_string_lossy().into_owned();
             TargetError::NotARemotePath { operand, source: Box::new(source) }
         })
@@ -136,6 +156,21 @@ mod tests {
     fn an_empty_user_is_refused() {
         let text = format!("@{NODE}");
         assert_eq!(text.parse::<Target>(), Err(TargetError::EmptyUser(text)));
+    }
+
+    #[test]
+    fn a_port_behind_the_node_is_answered_with_its_option() {
+        let error = format!("me@{NODE}:22").parse::<Target>().unwrap_err();
+        assert_eq!(error.to_string(), format!("`me@{NODE}:22`: a port is named with `-p 22`"));
+        assert!(matches!(format!("{NODE}:x").parse::<Target>(), Err(TargetError::Node(_))));
+    }
+
+    #[test]
+    fn brackets_around_the_node_are_scps_and_go() {
+        let remote = |user| Operand::Remote { target: target(user), path: b"x:[y]".to_vec() };
+        assert_eq!(operand(format!("[{NODE}]:x:[y]")), Ok(remote(None)));
+        assert_eq!(operand(format!("me@[{NODE}]:x:[y]")), Ok(remote(Some("me"))));
+        assert!(operand(format!("[{NODE}:x")).is_err());
     }
 
     #[test]

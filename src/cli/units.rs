@@ -1,6 +1,6 @@
 //! Times, sizes and numbers as people type them: one way to write each.
 //!
-//! Only the lab's command line includes this file so far; it knows nothing but the standard library.
+//! The lab's command line includes this file too; it knows nothing but the standard library.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -75,7 +75,11 @@ pub(crate) fn times_up_to(most: Duration) -> impl Fn(&str) -> Result<Duration, S
     move |text| {
         let time = time_option(text)?;
         let hours = most.as_secs() / 3600;
-        if time <= most { Ok(time) } else { Err(format!("expected {hours}h at most")) }
+        if time <= most {
+            Ok(time)
+        } else {
+            Err(format!("expected {hours}h at most: a number without a unit is in seconds"))
+        }
     }
 }
 
@@ -219,7 +223,7 @@ mod tests {
     #[test]
     fn what_cannot_be_taken_is_answered_with_what_can() {
         let long = times_up_to(Duration::from_hours(24))("2d");
-        assert_eq!(long.unwrap_err(), "expected 24h at most");
+        assert_eq!(long.unwrap_err(), "expected 24h at most: a number without a unit is in seconds");
         assert_eq!(time_option("abc").unwrap_err(), "expected a time such as 30s, 5m or 1h30m");
         assert_eq!(sizes::<u32>(1024..=65_536)("1M").unwrap_err(), "expected 1024 to 65536 bytes");
         assert_eq!(sizes::<u64>(1..=u64::MAX)("0").unwrap_err(), "expected at least 1 bytes");

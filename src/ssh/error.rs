@@ -158,7 +158,8 @@ impl Lost {
                 Self::Transport(TransportError(Arc::new(error)))
             }
             E::IO(_) | E::Disconnect | E::HUP | E::SendError | E::RecvError => Self::Eof,
-            E::Version => Self::NotSsh,
+            // An echo answers a key exchange with itself.
+            E::Version | E::KexInit => Self::NotSsh,
             E::SshEncoding(ssh_encoding::Error::CharacterEncoding) => Self::NotUtf8,
             E::NoCommonAlgo { kind, theirs, .. } => {
                 Self::NoCommonAlgorithm { kind: kind_name(&kind), offered: theirs.join(", ") }

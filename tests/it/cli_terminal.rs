@@ -1,10 +1,12 @@
 //! `ssmssh` on a terminal.
 
+use std::fs;
+
 use rustix::process::Signal;
 use ssm_lab::{Cut, Faults, Lab};
 
 use crate::cli_failures::encrypted_key;
-use crate::support::cli::{Cli, all_sessions_over, fast_lab};
+use crate::support::cli::{Cli, all_sessions_over, eventually, fast_lab};
 use crate::support::gate::Gate;
 use crate::support::pty::Terminal;
 
@@ -227,4 +229,72 @@ async fn control_c_at_the_question_for_a_passphrase_gives_the_terminal_back() {
     assert_eq!(terminal.wait().await, 130);
     terminal.until("the line of the question ends", |screen| screen.cursor_position() == (1, 0)).await;
     assert!(terminal.is_as_found());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_c_ends_a_shells_loop_around_either_command() {
+    let lab = fast_lab().await;
+    let ssmcp = env!("CARGO_BIN_EXE_ssmcp");
+    fs::File::create(lab.home().join("big")).unwrap().set_len(1 << 30).unwrap();
+    let commands = [
+        format!("{} {} 'echo begun; sleep 100'", env!("CARGO_BIN_EXE_ssmssh"), lab.node()),
+        format!("echo begun; {ssmcp} -l 800 {}:big .", lab.node()),
+    ];
+    for command in commands {
+        let script = format!("cd $HOME; for i in 1 2 3; do {command}; echo again; done");
+        let mut terminal = Terminal::start(Cli::program("/bin/bash").with_lab(&lab).args(["-c", &script]));
+        terminal.print("begun").await;
+        eventually("it is under way", || lab.open_sessions() > 0).await;
+        terminal.type_keys("\x03").await;
+        assert_eq!(terminal.wait().await, 130);
+        assert!(!terminal.transcript().contains("again"), "{}", terminal.transcript());
+        all_sessions_over(&lab).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_typed_after_the_end_is_left_to_the_shell() {
+    let lab = fast_lab().await;
+    let ssmssh = env!("CARGO_BIN_EXE_ssmssh");
+    let script = format!("{ssmssh} {}; read -r line; echo \"the shell got <$line>\"", lab.node());
+    let mut terminal = Terminal::start(Cli::program("/bin/bash").with_lab(&lab).args(["-c", &script]));
+    terminal.log_in().await;
+    lab.vanish_node();
+    terminal.type_keys("\r~.").await;
+    terminal.print("closed.").await;
+    terminal.type_keys("typed early\r").await;
+    terminal.see("the shell got <typed early>").await;
+    assert_eq!(terminal.wait().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_stopped_leaves_a_whole_line_and_continues() {
+    let lab = fast_lab().await;
+    fs::write(lab.home().join("file"), vec![7; 400_000]).unwrap();
+    let source = format!("{}:file", lab.node());
+    let copy = Cli::program(env!("CARGO_BIN_EXE_ssmcp")).with_lab(&lab);
+    let target = copy.home().join("copied");
+    let target = target.to_str().unwrap().to_owned();
+    let mut terminal = Terminal::start(copy.args(["-l", "800", &source, &target]));
+    terminal.see("file").await;
+    terminal.signal(Signal::TSTP);
+    terminal.until("the lines are gone", |screen| !screen.contents().contains("file")).await;
+    terminal.signal(Signal::CONT);
+    terminal.see("1 file, 390.62 KiB in ").await;
+    assert_eq!(terminal.wait().await, 0);
+    all_sessions_over(&lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dumb_terminal_gets_no_escapes() {
+    let lab = fast_lab().await;
+    fs::write(lab.home().join("file"), vec![7; 100_000]).unwrap();
+    let source = format!("{}:file", lab.node());
+    let copy = Cli::program(env!("CARGO_BIN_EXE_ssmcp")).with_lab(&lab).env("TERM", "dumb");
+    let target = copy.home().join("copied");
+    let target = target.to_str().unwrap().to_owned();
+    let mut terminal = Terminal::start(copy.args(["-l", "800", &source, &target]));
+    assert_eq!(terminal.wait().await, 0);
+    terminal.print("1 file, 97.66 KiB in ").await;
+    assert!(!terminal.transcript().contains('\x1b'), "{:?}", terminal.transcript());
 }

@@ -164,7 +164,7 @@ async fn an_interrupted_copy_leaves_nothing_behind_and_says_so_by_its_status() {
     let id = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())).expect("it runs");
     rustix::process::kill_process(id, rustix::process::Signal::INT).expect("signalled");
     let output = child.wait_with_output().await.expect("it ends");
-    assert_eq!((output.status.code(), temporary()), (Some(130), 0));
+    assert_eq!((crate::support::cli::status_in_shell(output.status), temporary()), (Some(130), 0));
     until("no session is left", || world.lab.open_sessions() == 0).await;
 }
 

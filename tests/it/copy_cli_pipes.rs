@@ -30,7 +30,7 @@ async fn piped(world: &World, arguments: &[&OsStr], input: &[u8]) -> Output {
 }
 
 fn outcome(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    (crate::support::cli::status_in_shell(output.status), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,7 @@ async fn json_tells_each_file_and_ends_with_a_summary() {
     let last = events.last().unwrap();
     let told = ["event", "status", "exit_status", "files", "bytes", "failures"].map(|field| last[field].clone());
     assert_eq!(told, ["summary".into(), "incomplete".into(), 1.into(), 1.into(), 7.into(), Value::from(1)]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(crate::support::cli::status_in_shell(output.status), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("ssmcp: missing: "), "people read standard error");
 }
 
@@ -73,7 +73,7 @@ async fn a_signal_stops_it_and_the_summary_says_so() {
         }
     }
     assert_eq!((&last["status"], &last["exit_status"]), (&"stopped".into(), &143.into()), "{last}");
-    assert_eq!(child.wait().await.unwrap().code(), Some(143));
+    assert_eq!(crate::support::cli::status_in_shell(child.wait().await.unwrap()), Some(143));
     eventually("no session is left", || world.lab.open_sessions() == 0).await;
 }
 
@@ -188,7 +188,7 @@ async fn nothing_is_drawn_in_a_pipe_or_when_quiet() {
     let output =
         world.command(&["-o".as_ref(), "LogLevel=INFO".as_ref(), "file".as_ref(), &world.node("")]).output().await;
     let output = output.unwrap();
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0));
+    assert_eq!((crate::support::cli::status_in_shell(output.status), output.stdout.len()), (Some(0), 0));
     let mut terminal = on_terminal(&world, &["-q"]);
     eventually("the copy is under way", || fs::read_dir(world.there("")).unwrap().count() > 1).await;
     terminal.type_keys("\u{3}").await;

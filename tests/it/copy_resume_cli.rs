@@ -158,7 +158,7 @@ async fn after_control_c_it_says_how_to_go_on() {
     rustix::process::kill_process(id, rustix::process::Signal::INT).expect("signalled");
     let output = child.wait_with_output().await.expect("it ends");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert_eq!(crate::support::cli::status_in_shell(output.status), Some(130), "{said}");
     assert!(said.contains("the same command goes on from here"), "{said}");
     until("no session is left", || world.lab.open_sessions() == 0).await;
     let (said, kept) = copy.finish().await;

@@ -297,7 +297,7 @@ async fn an_interrupted_download_leaves_nothing_behind() {
     let id = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())).expect("it runs");
     rustix::process::kill_process(id, rustix::process::Signal::INT).expect("signalled");
     let output = child.wait_with_output().await.expect("it ends");
-    assert_eq!((output.status.code(), files()), (Some(130), 0));
+    assert_eq!((crate::support::cli::status_in_shell(output.status), files()), (Some(130), 0));
     until("no session is left", || node.world.lab.open_sessions() == 0).await;
 }
 

@@ -44,7 +44,10 @@ pub(crate) fn said(output: &Output) -> (Option<i32>, String) {
         line.strip_prefix("ssmcp: i-")
             .is_some_and(|rest| rest.split_once(':').is_some_and(|(_, text)| text.starts_with(' ')))
     };
-    (output.status.code(), told.split_inclusive('\n').filter(|line| !is_noise(line)).collect())
+    (
+        crate::support::cli::status_in_shell(output.status),
+        told.split_inclusive('\n').filter(|line| !is_noise(line)).collect(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,7 +265,7 @@ async fn an_interrupted_copy_ends_in_every_direction() {
                 kill(&child, Signal::INT);
             }
         }
-        assert_eq!(child.wait().await.unwrap().code(), Some(130), "{source} {target}");
+        assert_eq!(crate::support::cli::status_in_shell(child.wait().await.unwrap()), Some(130), "{source} {target}");
         until("no session is left", || node.world.lab.open_sessions() == 0).await;
     }
     assert!(!node.here("down").exists());

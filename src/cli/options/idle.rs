@@ -109,6 +109,7 @@ const IDLE: &[Idle] = &[
     Idle { key: "ProxyJump", is_so: none, otherwise: STRAIGHT },
     Idle { key: "PubkeyAcceptedAlgorithms", is_so: never, otherwise: STRONGEST },
     Idle { key: "PubkeyAuthentication", is_so: with_keys, otherwise: KEYS_ONLY },
+    Idle { key: "RemoteCommand", is_so: none, otherwise: "the command stands behind the node: `ssmssh NODE COMMAND`" },
     Idle {
         key: "RemoteForward",
         is_so: never,
@@ -138,7 +139,7 @@ mod tests {
         let given = "ControlMaster=auto ControlPersist=60s ControlPath=~/.ssh/cm-%C passwordauthentication=no \
             KbdInteractiveAuthentication=no PreferredAuthentications=gssapi-with-mic,hostbased,publickey \
             ForwardAgent=no ForwardX11=No GSSAPIAuthentication=no CheckHostIP=yes HashKnownHosts=no TCPKeepAlive=yes \
-            ConnectionAttempts=3 GlobalKnownHostsFile=/dev/null ProxyCommand=none PubkeyAuthentication=yes \
+            ConnectionAttempts=3 GlobalKnownHostsFile=/dev/null ProxyCommand=none RemoteCommand=none PubkeyAuthentication=yes \
             PubkeyAuthentication=host-bound PubkeyAuthentication=unbound";
         for (key, value) in given.split_whitespace().filter_map(|one| one.split_once('=')) {
             assert_eq!(check(key, value), Ok(()), "{key}={value}");
@@ -156,6 +157,7 @@ mod tests {
             ("PubkeyAuthentication", "no", "only keys log in"),
             ("PreferredAuthentications", "password", "only keys log in"),
             ("LocalForward", "80:localhost:80", "AWS-StartPortForwardingSession"),
+            ("RemoteCommand", "uptime", "stands behind the node"),
             ("Ciphers", "aes128-ctr", "the strongest"),
         ] {
             let said = check(key, value).unwrap_err();

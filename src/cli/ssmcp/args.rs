@@ -6,6 +6,7 @@ use clap::{Args, Parser};
 
 use super::selection::Selection;
 use crate::cli::args::ConnectionArgs;
+use crate::cli::units;
 use crate::copy::{Compression, Streams};
 
 /// Copy files to, from and between nodes behind AWS Session Manager
@@ -15,7 +16,7 @@ use crate::copy::{Compression, Streams};
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own on the command line")]
 pub(crate) struct SsmcpArgs {
     /// TCP port of the SSH server on the node
-    #[arg(short = 'P', value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short = 'P', value_name = "PORT", value_parser = units::port_option)]
     pub port: Option<u16>,
 
     /// Copy directories with all that lies in them
@@ -41,9 +42,9 @@ pub(crate) struct SsmcpArgs {
     #[arg(long, value_name = "WHEN", value_parser = parse_compression)]
     pub compression: Option<Compression>,
 
-    /// Most that is copied in a second, in Kbit, all streams together
-    #[arg(short = 'l', value_name = "LIMIT", value_parser = clap::value_parser!(u32).range(1..=MAX_LIMIT))]
-    pub limit: Option<u32>,
+    /// Most that is copied in a second, in Kbit, or in bits with a unit such as `10M`; all streams together
+    #[arg(short = 'l', value_name = "LIMIT", value_parser = parse_limit)]
+    pub limit: Option<u64>,
 
     /// Ask nothing: a key that needs a passphrase is an error (as `-o BatchMode=yes`)
     #[arg(short = 'B')]
@@ -79,7 +80,7 @@ pub(crate) struct SsmcpArgs {
 }
 
 /// As in scp: 100 Gbit a second, which means no limit.
-const MAX_LIMIT: i64 = 100 * 1024 * 1024;
+const MAX_LIMIT: u64 = 100 * 1024 * 1024;
 
 /// Options of scp that ask for what is done anyway, or for what the way to a node leaves no choice in.
 #[derive(Debug, Clone, Default, Args)]
@@ -124,6 +125,11 @@ Exit status:
 Environment:
   SSMSSH_USER, SSMSSH_IDENTITY, SSMSSH_KNOWN_HOSTS, XDG_STATE_HOME and those of the AWS tools, as
   for ssmssh";
+
+fn parse_limit(text: &str) -> Result<u64, &'static str> {
+    const EXPECTED: &str = "expected Kbit a second, 1 to 104857600, or bits with a unit such as 10M";
+    units::kilobits(text).filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or(EXPECTED)
+}
 
 fn parse_streams(text: &str) -> Result<Streams, String> {
     if text == "auto" {

@@ -72,7 +72,8 @@ async fn run(settings: &SsmcpSettings, started: Instant) -> Result<u8, CliError>
     // What is wrong comes before what may go wrong with the goodbye.
     let end = end_of(&outcome, settings.connection.log_level);
     let exit_status = end.exit_status;
-    let patience = if matches!(outcome, Ok(Ending::Stopped { .. })) { LAST_MOMENT } else { LAST_WAIT };
+    let stopped = if let Ok(Ending::Stopped { signal, .. }) = &outcome { Some(*signal) } else { None };
+    let patience = if stopped.is_some() { LAST_MOMENT } else { LAST_WAIT };
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
         () = dialer.wait_idle(patience) => {}
@@ -81,6 +82,9 @@ async fn run(settings: &SsmcpSettings, started: Instant) -> Result<u8, CliError>
     tokio::select! {
         () = show.end(end) => {}
         _ = signals.recv() => {}
+    }
+    if let Some(signal) = stopped {
+        signal.end_process();
     }
     Ok(exit_status)
 }

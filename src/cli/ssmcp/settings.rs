@@ -37,6 +37,8 @@ pub(super) struct SsmcpSettings {
     pub no_resume: bool,
     pub verify: bool,
     pub selection: Selection,
+    /// Whether the terminal knows escapes.
+    pub has_escapes: bool,
     pub sources: Vec<Operand>,
     pub target: Operand,
 }
@@ -98,7 +100,7 @@ pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environme
     }
     let compression = args.compression.unwrap_or(compression_of(connection.compression));
     connection.compression = Some(compression == Compression::On);
-    let rate_limit = args.limit.and_then(|kbit| NonZeroU64::new(u64::from(kbit) * BYTES_A_KBIT));
+    let rate_limit = args.limit.and_then(|kbit| NonZeroU64::new(kbit * BYTES_A_KBIT));
     let streams = rate_limit.filter(|_| args.streams == Streams::auto()).map_or(args.streams, streams_for);
     let journal = env.state("copies");
     let SsmcpArgs { recursive, preserve, force_scp, json, no_resume, verify, selection, .. } = args;
@@ -115,6 +117,7 @@ pub(super) fn settings(args: impl IntoIterator<Item = OsString>, env: &Environme
         no_resume,
         verify,
         selection,
+        has_escapes: env.get("TERM").is_none_or(|term| term != "dumb"),
         sources,
         target,
     })

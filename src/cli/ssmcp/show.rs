@@ -1,6 +1,7 @@
 //! What is told about a copy while it goes on: lines on the terminal, JSON lines, advice.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::io::{self, IsTerminal, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use super::settings::SsmcpSettings;
 use crate::cli::options::LogLevel;
 use crate::cli::progress::{Bytes, ProgressLines};
 use crate::cli::report;
+use crate::cli::signals::Stops;
 use crate::cli::target::Operand;
 use crate::copy::{Compression, Event, Progress, Skip, Summary, Totals};
 
@@ -35,7 +37,7 @@ impl<'a> Show<'a> {
             !settings.connection.is_quiet() && !settings.json && !is_data_on_screen && !settings.selection.is_dry_run();
         Self {
             settings,
-            lines: ProgressLines::new(lines),
+            lines: ProgressLines::new(lines, settings.has_escapes),
             failures: Failures::new(!settings.connection.is_quiet()),
             events: settings.json.then(Events::to_stdout),
             pace: is_advice_wanted(settings).then(|| Mutex::new(pace_watch(settings))),
@@ -73,8 +75,22 @@ impl<'a> Show<'a> {
     /// Does what the passing of time asks for. Cancelling it does no harm.
     pub(super) async fn keep_up_to_date(&self) -> Infallible {
         let mut interval = tokio::time::interval(TICK);
+        let mut stops = self.lines.are_shown().then(Stops::catch);
         loop {
-            interval.tick().await;
+            let stopped = async {
+                match &mut stops {
+                    Some(stops) => stops.recv().await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = stopped => {
+                    // Half a line would stay before the shell's prompt.
+                    self.lines.clear();
+                    Stops::stop();
+                }
+            }
             self.lines.tick();
             let advice = self.pace.as_ref().and_then(|pace| {
                 let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{ArgAction, Parser, value_parser};
+use clap::{ArgAction, Parser};
 
 use crate::cli::args::ConnectionArgs;
 use crate::cli::target::Target;
+use crate::cli::units;
 
 /// A shell or a command on a node behind AWS Session Manager
 #[derive(Debug, Clone, Parser)]
@@ -17,7 +18,7 @@ pub(crate) struct SsmsshArgs {
     pub(crate) user: Option<String>,
 
     /// TCP port of the SSH server on the node
-    #[arg(short = 'p', value_name = "PORT", value_parser = value_parser!(u16).range(1..))]
+    #[arg(short = 'p', value_name = "PORT", value_parser = units::port_option)]
     pub(crate) port: Option<u16>,
 
     /// Ask for a pseudo-terminal for a command too; twice: even if standard input is no terminal
@@ -134,6 +135,14 @@ mod tests {
     #[test]
     fn switching_off_what_is_never_on_is_taken_as_said() {
         assert!(parse(&["-axk", NODE]).is_ok());
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_answered_with_what_is() {
+        for wrong in ["0", "65536", "ssh"] {
+            let said = parse(&["-p", wrong, NODE]).unwrap_err().to_string();
+            assert!(said.contains("expected a port, 1 to 65535"), "{said}");
+        }
     }
 
     #[test]

@@ -33,6 +33,9 @@ const OUTPUT_CLOSED: u8 = 128 + 13;
 /// One thread for SSH and the terminal, one for the data channel beside it: encryption of both can go on at once.
 const WORKERS: usize = 2;
 
+/// Longest wait for the SSM session to end after `~.`.
+const LAST_MOMENT: Duration = Duration::from_millis(400);
+
 /// Longest wait, after a signal, for the command to end by it, and as long again for the goodbye to the node.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -66,6 +69,12 @@ async fn run(settings: &SsmsshSettings, started: Instant) -> Result<u8, CliError
     }
     let dialer = Dialer::new(&settings.connection);
     let ended = work(settings, &dialer, &mut signals, started).await;
+    let (signal, patience) = match &ended {
+        Ok(Ending::Signalled(signal)) => (Some(*signal), LAST_WAIT),
+        // Somebody waits for the prompt, and the connection may well be dead.
+        Ok(Ending::Disconnected) => (None, LAST_MOMENT),
+        _ => (None, LAST_WAIT),
+    };
     // What is wrong comes before what may go wrong with the goodbye.
     let exit_status = match ended {
         Ok(ended) => exit_code(&ended),
@@ -73,8 +82,11 @@ async fn run(settings: &SsmsshSettings, started: Instant) -> Result<u8, CliError
     };
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
-        () = dialer.wait_idle(LAST_WAIT) => {}
+        () = dialer.wait_idle(patience) => {}
         _ = signals.recv() => {}
+    }
+    if let Some(signal) = signal {
+        signal.end_process();
     }
     Ok(exit_status)
 }

@@ -1,8 +1,9 @@
 //! The commands as a user starts them, in an environment in which nothing of the tests' own user can be seen.
 
 use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -112,7 +113,7 @@ impl Running {
         let output =
             tokio::time::timeout(LIMIT, self.child.wait_with_output()).await.expect("it ends").expect("waited");
         let stderr = String::from_utf8(output.stderr).expect("UTF-8 on stderr");
-        Ran { code: output.status.code(), stdout: output.stdout, stderr }
+        Ran { code: status_in_shell(output.status), stdout: output.stdout, stderr }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -126,10 +127,15 @@ pub(crate) fn kill(child: &Child, signal: Signal) {
     kill_process(id, signal).expect("signalled");
 }
 
+/// The exit status as a shell shows it: 128 plus the number of a signal that ended the command.
+pub(crate) fn status_in_shell(status: ExitStatus) -> Option<i32> {
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal))
+}
+
 /// What a command left behind.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// None where a signal ended it.
+    /// As a shell shows it.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,

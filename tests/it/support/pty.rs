@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 use tokio::sync::watch;
 
-use super::cli::{Cli, LIMIT, kill};
+use super::cli::{Cli, LIMIT, kill, status_in_shell};
 
 const ROWS: u16 = 30;
 const COLUMNS: u16 = 100;
@@ -103,11 +103,11 @@ impl Terminal {
         kill(&self.child, signal);
     }
 
-    /// The exit status, once the command has ended.
+    /// The exit status as a shell shows it, once the command has ended.
     pub(crate) async fn wait(&mut self) -> i32 {
         let status = tokio::time::timeout(LIMIT, self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("it does not end:\n{}", self.contents()));
-        status.expect("waited").code().expect("it exits by itself")
+        status_in_shell(status.expect("waited")).expect("it has ended")
     }
 
     /// Whether the terminal has the modes it had at first.
