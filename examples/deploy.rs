@@ -49,7 +49,7 @@ async fn main() -> Result<ExitCode> {
         }
     };
     // The sessions of nodes that were given up end in the background.
-    client.wait_idle().await;
+    client.wait_ended().await;
     Ok(outcome.into())
 }
 

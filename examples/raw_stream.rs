@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     report(direction, bytes, start.elapsed(), handle.stats());
     stream.shutdown().await?;
-    client.wait_idle().await;
+    client.wait_ended().await;
     Ok(())
 }
 

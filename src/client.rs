@@ -1,5 +1,6 @@
 //! Where the two legs meet: SSH over the byte stream of an SSM session.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU16;
 use std::ops::Deref;
@@ -27,8 +28,7 @@ pub struct Client {
     service: Arc<dyn SsmService>,
     options: StreamOptions,
     reason: Option<String>,
-    /// How many SSM sessions are open or about to be.
-    open: watch::Sender<usize>,
+    open: Sessions,
 }
 
 /// Builds a [`Client`].
@@ -116,7 +116,7 @@ impl Client {
 
     /// A client of a control plane other than AWS's, with default options for its streams.
     pub fn with_service(service: Arc<dyn SsmService>) -> Self {
-        Self { service, options: StreamOptions::default(), reason: None, open: watch::Sender::new(0) }
+        Self { service, options: StreamOptions::default(), reason: None, open: Sessions::default() }
     }
 
     /// Opens a byte stream to a TCP port of the node. One API call, one WebSocket and the data channel's handshake.
@@ -134,11 +134,13 @@ impl Client {
     pub fn begin(&self, target: &TargetId, port: NonZeroU16) -> Opening {
         let mut request = StartRequest::new(target.clone(), port);
         request.reason.clone_from(&self.reason);
-        let open = Open::begin(&self.open);
         let opening = stream::open(Arc::clone(&self.service), request, self.options.clone());
         let handle = opening.handle();
+        let open = self.open.begin(&handle);
         tokio::spawn(async move {
             let _ = handle.closed().await;
+            open.ended();
+            handle.gone().await;
             drop(open);
         });
         opening
@@ -167,14 +169,30 @@ impl Client {
         Ok(Connection { session: session?, stream: stream_handle })
     }
 
-    /// Waits until every SSM session that this client and its clones have opened is over, cancelled and dropped ones
-    /// too. Call it, with a limit, before the process ends: dropping a stream ends its SSM session in the background,
-    /// which takes a round trip.
+    /// Waits until every SSM session that this client and its clones have opened is over at the service, cancelled and
+    /// dropped ones too. A session that has been told to end is over up to 2 s later, when its node has drained; where the
+    /// service does not say so within 5 s it counts as over. A process that is about to end has no need of that: see
+    /// [`Client::wait_ended`].
+    ///
+    /// Cancel safe: give it a limit of your own, and ask [`Client::open_sessions`] for what is left after it.
+    pub async fn wait_idle(&self) {
+        self.open.wait(|_| true).await;
+    }
+
+    /// Waits until every SSM session that this client and its clones have opened is told to end, and its node or the
+    /// service has confirmed that: nothing more depends on this process. Call it, with a limit, before the process ends:
+    /// dropping a stream ends its SSM session in the background, which takes a round trip.
     ///
     /// Cancel safe.
-    pub async fn wait_idle(&self) {
-        // Fails when the sender is gone, which `self` holds.
-        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
+    pub async fn wait_ended(&self) {
+        self.open.wait(|session| !session.has_ended).await;
+    }
+
+    /// The SSM sessions of this client and its clones that the service has not ended yet, as far as they have an id: in use,
+    /// or told to end. Empty after [`Client::wait_idle`].
+    pub fn open_sessions(&self) -> Vec<SessionId> {
+        let open = self.open.0.borrow();
+        open.values().filter_map(|session| session.handle.session_id()).cloned().collect()
     }
 }
 
@@ -198,30 +216,64 @@ impl Drop for TerminateOnDrop {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("open", &*self.open.borrow()).finish_non_exhaustive()
+        f.debug_struct("Client").field("open", &self.open_sessions()).finish_non_exhaustive()
     }
 }
 
-/// An SSM session in the count of those that are open.
-struct Open(watch::Sender<usize>);
+/// The SSM sessions that are open or about to be, in the order in which they were begun.
+#[derive(Debug, Clone, Default)]
+struct Sessions(watch::Sender<BTreeMap<u64, OpenSession>>);
+
+#[derive(Debug)]
+struct OpenSession {
+    handle: StreamHandle,
+    /// It has been told to end, which was confirmed.
+    has_ended: bool,
+}
+
+/// A session among those that are open. Dropping it takes it out.
+struct Open {
+    sessions: Sessions,
+    number: u64,
+}
+
+impl Sessions {
+    fn begin(&self, handle: &StreamHandle) -> Open {
+        let mut number = 0;
+        self.0.send_modify(|open| {
+            number = open.last_key_value().map_or(0, |(last, _)| last + 1);
+            open.insert(number, OpenSession { handle: handle.clone(), has_ended: false });
+        });
+        Open { sessions: self.clone(), number }
+    }
+
+    /// Waits until no session `counts`.
+    async fn wait(&self, counts: impl Fn(&OpenSession) -> bool) {
+        // Fails when the sender is gone, which `self` holds.
+        let _ = self.0.subscribe().wait_for(|open| !open.values().any(&counts)).await;
+    }
+}
 
 impl Open {
-    fn begin(count: &watch::Sender<usize>) -> Self {
-        count.send_modify(|open| *open += 1);
-        Self(count.clone())
+    fn ended(&self) {
+        self.sessions.0.send_modify(|open| {
+            if let Some(session) = open.get_mut(&self.number) {
+                session.has_ended = true;
+            }
+        });
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+        self.sessions.0.send_modify(|open| drop(open.remove(&self.number)));
     }
 }
 
 /// An SSH session over an SSM session.
 ///
 /// Dropping it ends the SSH session once nothing runs on it any more, and then the SSM session, both in the background;
-/// a process that ends at once should call [`Connection::close`], or [`Client::wait_idle`] after the drop.
+/// a process that ends at once should call [`Connection::close`], or [`Client::wait_ended`] after the drop.
 #[derive(Debug)]
 pub struct Connection {
     session: Session,
@@ -239,8 +291,9 @@ impl Connection {
         &self.stream
     }
 
-    /// Says goodbye to the SSH server, then waits until the SSM session is over, so that a process that ends right after
-    /// it leaves nothing open. It takes 10 s at most, after which both go on in the background.
+    /// Says goodbye to the SSH server, then waits until the node or the service has confirmed that the SSM session ends, so
+    /// that a process that ends right after it leaves nothing open. Commands that still run get what a dropped
+    /// [`Child`](crate::ssh::Child) gives them. It takes 10 s at most, after which both go on in the background.
     ///
     /// Cancelling it drops the connection.
     pub async fn close(self) -> Result<(), ClientError> {
@@ -253,7 +306,7 @@ impl Connection {
     }
 
     /// Ends both sessions at once, without a goodbye and without what is still on its way. The service is told in the
-    /// background, which [`Client::wait_idle`] waits for.
+    /// background, which [`Client::wait_ended`] waits for.
     pub fn abort(self) {
         self.stream.terminate();
     }

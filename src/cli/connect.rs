@@ -126,7 +126,7 @@ impl<'a> Dialer<'a> {
     /// Waits, for so long at most, until nothing that was begun is open any more.
     pub(crate) async fn wait_idle(&self, limit: Duration) {
         if let Some(client) = self.client.get()
-            && timeout(limit, client.wait_idle()).await.is_err()
+            && timeout(limit, client.wait_ended()).await.is_err()
             && !self.settings.is_quiet()
         {
             report::note("warning: the SSM session may stay open until the service's idle time-out");

@@ -67,10 +67,18 @@ pub(super) struct Ends {
     pub(super) refused_env: Arc<Mutex<Vec<String>>>,
 }
 
-/// Starts the task of a channel, which sends `requests` in this order and holds `slot` until the channel is closed.
+/// What a channel is opened for.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    pub(super) requests: Vec<Request>,
+    /// Whether what runs on it is killed when nobody holds it any more.
+    pub(super) kill_on_drop: bool,
+}
+
+/// Starts the task of a channel, which sends the requests in their order and holds `slot` until the channel is closed.
 pub(super) fn start(
     channel: Channel<Msg>,
-    requests: Vec<Request>,
+    Order { requests, kill_on_drop }: Order,
     opened: Instant,
     slot: Slot,
     shared: Arc<Shared>,
@@ -90,7 +98,7 @@ pub(super) fn start(
         stderr: stderr_in,
         outcome: outcome_in,
     };
-    let outgoing = Outgoing { requests, stdin: stdin_out, control: control_out };
+    let outgoing = Outgoing { requests, kill_on_drop, stdin: stdin_out, control: control_out };
     let running = async move {
         run(read, &write, outgoing, incoming, shared).await;
         drop(slot);
@@ -106,6 +114,7 @@ async fn run(
     mut incoming: Incoming,
     shared: Arc<Shared>,
 ) {
+    let kill_on_drop = outgoing.kill_on_drop;
     let end = tokio::select! {
         end = incoming.receive(&mut read) => end,
         () = outgoing.send(write, &shared.transport.backlog) => End::Abandoned,
@@ -119,7 +128,13 @@ async fn run(
             let _ = write.close().await;
             incoming.fail(&Outcome::Refused { request });
         }
-        End::Abandoned => incoming.fail(&Outcome::Lost(Lost::Closed)),
+        End::Abandoned => {
+            if kill_on_drop {
+                let _ = write.signal(Sig::KILL).await;
+            }
+            let _ = write.close().await;
+            incoming.fail(&Outcome::Lost(Lost::Closed));
+        }
         End::Lost if shared.is_closing() => incoming.fail(&Outcome::Lost(Lost::Closed)),
         End::Lost => incoming.fail(&Outcome::Lost(shared.lost().await)),
     }
@@ -140,6 +155,7 @@ enum End {
 /// What leaves on the channel.
 struct Outgoing {
     requests: Vec<Request>,
+    kill_on_drop: bool,
     stdin: PipeReader,
     control: mpsc::Receiver<Control>,
 }
@@ -149,7 +165,7 @@ impl Outgoing {
     ///
     /// The answers are taken meanwhile: russh's loop would wait for that, and this for the loop.
     async fn send(self, write: &ChannelWriteHalf<Msg>, backlog: &Backlog) {
-        let Self { requests, mut stdin, mut control } = self;
+        let Self { requests, mut stdin, mut control, .. } = self;
         for request in requests {
             // Where it cannot be sent the connection has ended, which the receiving side tells.
             if request.send(write).await.is_err() {
@@ -169,7 +185,6 @@ impl Outgoing {
             while let Some(asked) = control.recv().await {
                 let _ = asked.send(write).await;
             }
-            let _ = write.close().await;
         };
         tokio::select! {
             () = data => {}

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Lost, Session, SshError,
-    channel::{Control, Ends, Outcome},
+    channel::{Control, Ends, Order, Outcome},
     pipe::{PipeReader, PipeWriter},
     pty::Pty,
     request::{self, Request},
@@ -27,6 +27,7 @@ pub struct Command<'a> {
     program: Program,
     pty: Option<Pty>,
     env: Vec<(String, String)>,
+    kill_on_drop: bool,
 }
 
 enum Program {
@@ -36,11 +37,11 @@ enum Program {
 
 impl<'a> Command<'a> {
     pub(super) fn exec(session: &'a Session, command: Vec<u8>) -> Self {
-        Self { session, program: Program::Exec(command), pty: None, env: Vec::new() }
+        Self { session, program: Program::Exec(command), pty: None, env: Vec::new(), kill_on_drop: false }
     }
 
     pub(super) fn shell(session: &'a Session) -> Self {
-        Self { session, program: Program::Shell, pty: None, env: Vec::new() }
+        Self { session, program: Program::Shell, pty: None, env: Vec::new(), kill_on_drop: false }
     }
 
     /// Runs it on a pseudo-terminal. Its stderr then arrives as stdout, as on every terminal.
@@ -56,6 +57,14 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// Whether the server is asked to kill the command, with its process group, when the [`Child`] and its streams are
+    /// dropped or the session is closed while it runs. Default: no. It holds where [`Child::signal`] does, and a pseudo-terminal
+    /// holds elsewhere.
+    pub fn kill_on_drop(mut self, yes: bool) -> Self {
+        self.kill_on_drop = yes;
+        self
+    }
+
     /// Opens a channel and starts the command. This takes one round trip: the requests for the terminal, the
     /// environment and the command leave together, and their answers are not waited for. When the server refuses the
     /// terminal or the command, [`Child::wait`] and reads from its streams report [`SshError::RequestRefused`].
@@ -67,14 +76,14 @@ impl<'a> Command<'a> {
     ///
     /// Cancel safe: a channel that is open by then is closed.
     pub async fn spawn(self) -> Result<Child, SshError> {
-        let Self { session, program, pty, env } = self;
+        let Self { session, program, pty, env, kill_on_drop } = self;
         let env = env.into_iter().map(|(name, value)| Request::Env { name, value });
         let program = match program {
             Program::Shell => Request::Shell,
             Program::Exec(command) => Request::Exec(command),
         };
         let requests = pty.map(Request::Pty).into_iter().chain(env).chain([program]).collect();
-        Ok(Child::new(session.opening.open(requests).await?))
+        Ok(Child::new(session.opening.open(Order { requests, kill_on_drop }).await?))
     }
 
     /// Runs it with an empty stdin and collects all that it prints, without a limit.
@@ -127,8 +136,11 @@ pub struct Output {
 
 /// A running command.
 ///
-/// Its channel is closed when it and the streams taken out of it are all dropped; the server then usually sends the
-/// command a SIGHUP. Closing or dropping the [`Session`] does not wait for it.
+/// Its channel is closed when it and the streams taken out of it are all dropped. What that does to the command is the
+/// server's business. OpenSSH's hangs up its pseudo-terminal, so that it gets a SIGHUP; a command without one only finds its
+/// input at the end, and a broken pipe where it writes: one that does neither runs on. [`Command::kill_on_drop`] ends it where
+/// the server allows that, [`Command::pty`] elsewhere. Closing or dropping the [`Session`] does not wait for it, and does no
+/// more to it.
 ///
 /// A stream that stays inside and is not read stops the command once the buffers between are full, and with it,
 /// SSH having one window for both and russh one loop for all channels, every other stream of the session. Drop a stream that
@@ -183,7 +195,9 @@ impl Child {
     }
 
     /// Sends a signal, named as in `TERM` or `INT`, ahead of whatever is asked of the session after this returns.
-    /// Servers may ignore it; OpenSSH passes it on since 8.1.
+    /// It goes to the command's process group, and nothing comes back: servers may ignore it. OpenSSH passes on ABRT, ALRM, FPE,
+    /// HUP, ILL, INT, KILL, PIPE, QUIT, SEGV, TERM, USR1 and USR2 since 8.1, unless the user is root, or the command one that
+    /// the server's configuration or the key forces.
     ///
     /// Fails with nothing but a name that cannot be sent: one with a NUL byte, or longer than 255 KiB. Cancelling it may
     /// leave the signal unsent.
@@ -239,7 +253,8 @@ pub struct Subsystem {
 impl Subsystem {
     pub(super) async fn open(session: &Session, name: &str) -> Result<Self, SshError> {
         let requests = vec![Request::Subsystem(name.to_owned())];
-        let Ends { stdin, stdout, control, .. } = session.opening.open(requests).await?;
+        let order = Order { requests, kill_on_drop: false };
+        let Ends { stdin, stdout, control, .. } = session.opening.open(order).await?;
         Ok(Self { stdin, stdout, _channel: control })
     }
 }

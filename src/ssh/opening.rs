@@ -9,16 +9,18 @@ use russh::{
     Channel,
     client::{Handle, Msg},
 };
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 use tracing::Instrument as _;
 
 use super::{
     Shared, SshError,
-    channel::{self, Ends},
+    channel::{self, Ends, Order},
     handler::Events,
-    request::Request,
     turns::{Refused, Slot, Turns},
 };
+
+/// Longest wait for the channels of a session that is closed to say their last: they wait for nothing but russh.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// Where a session's channels are opened.
 pub(super) struct Opening {
@@ -46,18 +48,19 @@ impl Opening {
         self.handle.is_closed()
     }
 
-    /// Stops what is being opened, and gives back russh's handle.
+    /// Stops what is being opened, waits for what is open to be closed, and gives back russh's handle.
     pub(super) async fn stop(self) -> Option<Handle<Events>> {
         let mut tasks = self.tasks.into_inner().unwrap_or_else(PoisonError::into_inner);
         tasks.shutdown().await;
+        let _ = timeout(CLOSING, self.turns.idle()).await;
         Arc::into_inner(self.handle)
     }
 
-    /// Opens a channel and sends `requests` on it.
+    /// Opens a channel and sends the requests on it.
     ///
     /// Cancel safe: what is open by then is closed.
-    pub(super) async fn open(&self, requests: Vec<Request>) -> Result<Ends, SshError> {
-        for request in &requests {
+    pub(super) async fn open(&self, order: Order) -> Result<Ends, SshError> {
+        for request in &order.requests {
             request.check()?;
         }
         let opened = Instant::now();
@@ -90,7 +93,7 @@ impl Opening {
                     continue;
                 }
             };
-            return Ok(channel::start(*channel, requests, opened, slot, Arc::clone(&self.shared)));
+            return Ok(channel::start(*channel, order, opened, slot, Arc::clone(&self.shared)));
         }
     }
 
@@ -110,7 +113,7 @@ impl Opening {
             };
             if let Err(Asked::Open(channel, slot)) = answer.send(asked) {
                 let opened = Instant::now();
-                drop(channel::start(*channel, Vec::new(), opened, slot, shared));
+                drop(channel::start(*channel, Order::default(), opened, slot, shared));
             }
         };
         self.spawn(asking.in_current_span());

@@ -11,10 +11,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
 
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<State>);
+pub(super) struct Turns {
+    state: Mutex<State>,
+    /// Nothing is active any more.
+    idle: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -78,7 +85,18 @@ impl Turns {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no channel is open or asked for. Cancel safe.
+    pub(super) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.lock().active == 0 {
+                return;
+            }
+            idle.await;
+        }
     }
 
     fn ended(&self) -> u64 {
@@ -117,6 +135,9 @@ impl Drop for Slot {
             let mut state = self.turns.lock();
             state.active -= 1;
             state.ended += 1;
+            if state.active == 0 {
+                self.turns.idle.notify_waiters();
+            }
             let next = state.waiting.pop_first();
             next.map(|(_, turn)| (turn, self.turns.slot(&mut state)))
         };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Uri;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::clock::now;
 use super::link::{Link, Outage};
@@ -34,6 +34,9 @@ const SEND_BATCH: usize = 256 << 10;
 /// A shutdown takes no longer than this, however much the node has to say.
 const FINISH_LIMIT: Duration = Duration::from_secs(30);
 
+/// Longest wait for the service to say that a session is over whose node has confirmed to end it. Agents drain for 2 s.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
 /// A connection that has lasted this long has ended an outage, also where nothing was to be carried.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -51,6 +54,7 @@ pub(super) async fn run(setup: Setup) {
     let _told = TellAnyway(Arc::clone(&shared));
     let outcome = start_to_end(setup).await;
     shared.conclude(outcome);
+    shared.gone.send_replace(true);
 }
 
 /// Whoever waits is told, also where the task is dropped with its runtime. The first conclusion stays.
@@ -60,6 +64,7 @@ impl Drop for TellAnyway {
     fn drop(&mut self) {
         let reason = if std::thread::panicking() { StreamError::Panicked } else { StreamError::RuntimeGone };
         self.0.conclude(Err(reason));
+        self.0.gone.send_replace(true);
     }
 }
 
@@ -132,6 +137,8 @@ struct Driver<'a> {
     is_owed: bool,
     timer: Pin<Box<Sleep>>,
     finishing: Option<Finishing>,
+    /// All is confirmed, and nothing is waited for but the service's last word.
+    is_over: bool,
     connected: Connected,
     /// The outage under way, until a connection has carried something or has lasted.
     outage: Option<Outage>,
@@ -178,6 +185,7 @@ impl<'a> Driver<'a> {
             is_owed: false,
             timer: Box::pin(sleep(Duration::ZERO)),
             finishing: None,
+            is_over: false,
             connected: Connected { since: now(), progress: 0 },
             outage: None,
             large_payloads: LargePayloads::default(),
@@ -198,13 +206,24 @@ impl<'a> Driver<'a> {
                     Err(outcome) => (outcome, false),
                 },
                 Stop::Closed(reason) => (self.closed(reason), true),
-                Stop::Finished => (Ok(()), true),
+                Stop::Finished => {
+                    self.link.shared.conclude(Ok(()));
+                    self.hear_the_last_word().await;
+                    (Ok(()), true)
+                }
                 Stop::GivenUp => (self.given_up(), false),
                 Stop::Failed(error) => (Err(error), false),
             };
             self.socket.close();
             return End { outcome, is_over };
         }
+    }
+
+    /// The session is open until the service has closed it, too.
+    async fn hear_the_last_word(&mut self) {
+        self.is_over = true;
+        let last_word = timeout(LAST_WORD, poll_fn(|cx| self.poll(cx))).await;
+        tracing::debug!(session = %self.link.session, is_told = last_word.is_ok(), "the session is over");
     }
 
     fn closed(&self, reason: CloseReason) -> Result<(), StreamError> {
@@ -403,7 +422,7 @@ impl<'a> Driver<'a> {
     /// Does what the user wants; says until when a shutdown may take.
     fn follow_goal(&mut self, state: &mut State, is_heard: bool, now: Instant) -> Result<Option<Instant>, Stop> {
         let goal = self.link.shared.goal();
-        if goal == Goal::Run {
+        if goal == Goal::Run || self.is_over {
             return Ok(None);
         }
         if goal == Goal::Terminate || !self.is_open() {

@@ -315,7 +315,8 @@ impl StreamHandle {
         self.shared.connection.subscribe()
     }
 
-    /// Waits until the session is over and terminated; says how the stream ended.
+    /// Waits until the stream is over: the far end has closed, or the node or the service has confirmed that the session is
+    /// to end. Says how it ended. The service may list the session a moment longer, see [`Self::gone`].
     ///
     /// It ends by itself only when the far end closes; otherwise the stream must be shut down, dropped or terminated.
     /// Cancelling it has no effect; it can be called any number of times.
@@ -323,6 +324,15 @@ impl StreamHandle {
         let mut over = self.shared.over.subscribe();
         let outcome = over.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
         outcome.unwrap_or(Err(StreamError::RuntimeGone))
+    }
+
+    /// Waits until the service has ended the session, too. After the stream's end that takes the node up to 2 s; a service
+    /// that has not said it within 5 s is not waited for.
+    ///
+    /// Cancelling it has no effect; it can be called any number of times.
+    pub async fn gone(&self) {
+        // Fails when the sender is gone, which `self` holds.
+        let _ = self.shared.gone.subscribe().wait_for(|gone| *gone).await;
     }
 
     /// Ends the session without waiting for anything that is still to be sent. [`Self::closed`] tells when it is done.

@@ -31,8 +31,10 @@ pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) goal: watch::Sender<Goal>,
     pub(super) connection: watch::Sender<ConnectionState>,
-    /// The outcome, once the session is over and terminated.
+    /// The outcome, once the session is told to end and that is confirmed.
     pub(super) over: watch::Sender<Option<Result<(), StreamError>>>,
+    /// The service has ended the session, or will not say so any more.
+    pub(super) gone: watch::Sender<bool>,
     pub(super) session: OnceLock<SessionId>,
     pub(super) agent_version: OnceLock<String>,
 }
@@ -75,6 +77,7 @@ impl Shared {
             goal: watch::Sender::new(Goal::Run),
             connection: watch::Sender::new(ConnectionState::Opening),
             over: watch::Sender::new(None),
+            gone: watch::Sender::new(false),
             session: OnceLock::new(),
             agent_version: OnceLock::new(),
         }

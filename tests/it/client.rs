@@ -8,7 +8,7 @@ use ssmssh::stream::{ServiceError, StreamError, TargetId};
 use ssmssh::{Client, ClientError, Connection, SSH_PORT};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use crate::support::cli::{LIMIT, all_sessions_over, eventually, fast_lab};
+use crate::support::cli::{LIMIT, eventually, fast_lab};
 
 /// A client that takes its credentials from the lab and not from the environment of the tests.
 fn client(lab: &Lab) -> Client {
@@ -42,8 +42,10 @@ async fn connect(client: &Client, lab: &Lab) -> Connection {
     client.connect(&node(lab), SSH_PORT, session(lab)).await.expect("connected")
 }
 
-async fn idle(client: &Client) {
+/// No session is open when the client says so, neither for it nor for the service.
+async fn idle(client: &Client, lab: &Lab) {
     tokio::time::timeout(LIMIT, client.wait_idle()).await.expect("idle");
+    assert_eq!((client.open_sessions().len(), lab.open_sessions()), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,9 +56,10 @@ async fn a_connection_runs_commands_and_close_ends_the_ssm_session() {
     assert!(connection.session_id().is_some());
     let output = connection.command("echo hello; exit 3").output().await.unwrap();
     assert_eq!((output.stdout.as_slice(), output.status.code()), (&b"hello\n"[..], Some(3)));
+    let session = connection.session_id().cloned();
+    assert_eq!(client.open_sessions(), session.into_iter().collect::<Vec<_>>());
     connection.close().await.unwrap();
-    all_sessions_over(&lab).await;
-    idle(&client).await;
+    idle(&client, &lab).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,8 +80,20 @@ async fn dropping_a_connection_ends_the_ssm_session_even_under_a_flood() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
     drop((connection, child));
-    idle(&client).await;
-    all_sessions_over(&lab).await;
+    idle(&client, &lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_open_until_the_service_has_ended_it_however_long_its_node_takes() {
+    let lab = fast_lab().await;
+    let (one, other) = (client(&lab), client(&lab));
+    let connections = (connect(&one, &lab).await, connect(&other, &lab).await);
+    drop(connections.0);
+    tokio::time::timeout(LIMIT, one.wait_ended()).await.expect("told to end");
+    tokio::time::timeout(LIMIT, one.wait_idle()).await.expect("idle");
+    assert_eq!((one.open_sessions().len(), other.open_sessions().len(), lab.open_sessions()), (0, 1, 1));
+    drop(connections.1);
+    idle(&other, &lab).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +105,7 @@ async fn aborting_a_connection_ends_the_ssm_session_even_when_nothing_gets_throu
     faults.loss = 1.0;
     lab.set_faults(faults);
     connection.abort();
-    idle(&client).await;
-    all_sessions_over(&lab).await;
+    idle(&client, &lab).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,8 +117,7 @@ async fn a_cancelled_connect_leaves_no_session() {
         _ = client.connect(&id, SSH_PORT, builder) => panic!("the node never starts"),
         () = eventually("a session is started", || lab.open_sessions() == 1) => {}
     }
-    idle(&client).await;
-    all_sessions_over(&lab).await;
+    idle(&client, &lab).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,7 @@ mod ssh_agent;
 mod ssh_channels;
 mod ssh_commands;
 mod ssh_compression;
+mod ssh_endings;
 mod ssh_login;
 mod ssh_peer;
 mod ssh_upload;

@@ -14,7 +14,7 @@ use russh::{
     Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
     server::{Handle, Msg},
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     process::{Child, Command},
@@ -57,6 +57,8 @@ pub(super) fn spawn(
     let mut command = command(account, program);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let Some(terminal) = terminal else {
+        // As sshd does: a signal is for the whole group.
+        command.process_group(0);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         return Ok(Process { child, terminal: None });
     };
@@ -88,7 +90,8 @@ fn command(account: &Account, program: &Program) -> Command {
 }
 
 impl Process {
-    /// Runs until the program has ended and its output is sent, or the client has gone.
+    /// Runs until the program has ended and its output is sent. One whose client has gone runs on, as with sshd: its input
+    /// ends, what it writes meets a broken pipe, and a terminal is hung up; it ends with the lab at the latest.
     pub(super) async fn serve(mut self, channel: Channel<Msg>, handle: Handle) {
         let id = channel.id();
         let (mut from_client, to_client) = channel.split();
@@ -97,7 +100,10 @@ impl Process {
             Some(pty) => serve_terminal(&mut self.child, pty, pid, &mut from_client, &to_client).await,
             None => serve_pipes(&mut self.child, pid, &mut from_client, &to_client).await,
         };
-        if !gone {
+        if gone {
+            drop((from_client, to_client));
+            let _ = self.child.wait().await;
+        } else {
             let _ = to_client.eof().await;
             report(&handle, id, status).await;
             let _ = to_client.close().await;
@@ -189,7 +195,7 @@ async fn listen(
             }
             ChannelMsg::Signal { signal: name } => {
                 if let (Some(pid), Some(signal)) = (pid, signal(&name)) {
-                    let _ = kill_process(pid, signal);
+                    let _ = kill_process_group(pid, signal);
                 }
             }
             ChannelMsg::Close => return,
