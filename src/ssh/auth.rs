@@ -10,6 +10,7 @@ use super::{
     AgentError, AuthenticationError, Identity, Lost, Shared, SshError,
     agent::{AgentSigner, SignError},
     handler::Events,
+    quote,
 };
 
 /// Tries the identities in their order until one is let in.
@@ -182,5 +183,5 @@ impl Login<'_> {
 }
 
 fn names(methods: &MethodSet) -> Vec<String> {
-    methods.iter().map(String::from).collect()
+    methods.iter().map(|method| quote::said(&String::from(method))).collect()
 }

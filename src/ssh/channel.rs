@@ -21,6 +21,7 @@ use super::{
     backlog::Backlog,
     command::ExitStatus,
     pipe::{PipeReader, PipeWriter, pipe},
+    quote,
     request::{Asked, Request},
     turns::Slot,
 };
@@ -245,7 +246,11 @@ impl Incoming {
                 },
                 ChannelMsg::ExitStatus { exit_status } => self.settle(Outcome::Exit(ExitStatus::exited(exit_status))),
                 ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, .. } => {
-                    let status = ExitStatus::killed(signal_text(signal_name), core_dumped, error_message);
+                    let status = ExitStatus::killed(
+                        quote::said(&signal_text(signal_name)),
+                        core_dumped,
+                        quote::said(&error_message),
+                    );
                     self.settle(Outcome::Exit(status));
                 }
                 ChannelMsg::Close => return End::Closed,

@@ -28,7 +28,11 @@ pub struct Command<'a> {
     pty: Option<Pty>,
     env: Vec<(String, String)>,
     kill_on_drop: bool,
+    output_limit: usize,
 }
+
+/// Most bytes of each stream that [`Command::output`] collects, unless told otherwise.
+const OUTPUT_LIMIT: usize = 64 << 20;
 
 enum Program {
     Shell,
@@ -37,11 +41,25 @@ enum Program {
 
 impl<'a> Command<'a> {
     pub(super) fn exec(session: &'a Session, command: Vec<u8>) -> Self {
-        Self { session, program: Program::Exec(command), pty: None, env: Vec::new(), kill_on_drop: false }
+        Self {
+            session,
+            program: Program::Exec(command),
+            pty: None,
+            env: Vec::new(),
+            kill_on_drop: false,
+            output_limit: OUTPUT_LIMIT,
+        }
     }
 
     pub(super) fn shell(session: &'a Session) -> Self {
-        Self { session, program: Program::Shell, pty: None, env: Vec::new(), kill_on_drop: false }
+        Self {
+            session,
+            program: Program::Shell,
+            pty: None,
+            env: Vec::new(),
+            kill_on_drop: false,
+            output_limit: OUTPUT_LIMIT,
+        }
     }
 
     /// Runs it on a pseudo-terminal. Its stderr then arrives as stdout, as on every terminal.
@@ -65,6 +83,14 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// How many bytes of stdout, and of stderr, [`Command::output`] collects; beyond that it ends with
+    /// [`SshError::OutputTooLong`], which holds what came until then, and the command's channel is closed. Default 64 MiB, since
+    /// all of it is held in memory and the node decides how much comes. Zero allows no output at all; `usize::MAX` is no limit.
+    pub fn output_limit(mut self, bytes: usize) -> Self {
+        self.output_limit = bytes;
+        self
+    }
+
     /// Opens a channel and starts the command. This takes one round trip: the requests for the terminal, the
     /// environment and the command leave together, and their answers are not waited for. When the server refuses the
     /// terminal or the command, [`Child::wait`] and reads from its streams report [`SshError::RequestRefused`].
@@ -76,7 +102,7 @@ impl<'a> Command<'a> {
     ///
     /// Cancel safe: a channel that is open by then is closed.
     pub async fn spawn(self) -> Result<Child, SshError> {
-        let Self { session, program, pty, env, kill_on_drop } = self;
+        let Self { session, program, pty, env, kill_on_drop, .. } = self;
         let env = env.into_iter().map(|(name, value)| Request::Env { name, value });
         let program = match program {
             Program::Shell => Request::Shell,
@@ -86,16 +112,24 @@ impl<'a> Command<'a> {
         Ok(Child::new(session.opening.open(Order { requests, kill_on_drop }).await?))
     }
 
-    /// Runs it with an empty stdin and collects all that it prints, without a limit.
+    /// Runs it with an empty stdin and collects what it prints, up to [`Command::output_limit`].
     ///
     /// Cancelling it closes the channel, as dropping a [`Child`] does.
     pub async fn output(self) -> Result<Output, SshError> {
+        let limit = self.output_limit;
         let mut child = self.spawn().await?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (status, stdout, stderr) = tokio::join!(child.wait(), collect(stdout), collect(stderr));
-        let status = status?;
-        let refused_env = child.refused_env();
-        Ok(Output { status, stdout: stdout.map_err(unwrap_io)?, stderr: stderr.map_err(unwrap_io)?, refused_env })
+        drop(child.stdin.take());
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let collecting =
+            async { tokio::try_join!(collect(out, limit, &mut stdout), collect(err, limit, &mut stderr)).map(drop) };
+        match collecting.await {
+            Ok(()) => {}
+            Err(Uncollected::Failed(error)) => return Err(error),
+            Err(Uncollected::TooMuch) => return Err(SshError::OutputTooLong { limit, stdout, stderr }),
+        }
+        let status = child.wait().await?;
+        Ok(Output { status, stdout, stderr, refused_env: child.refused_env() })
     }
 
     /// Runs it with an empty stdin and discards what it prints.
@@ -108,12 +142,21 @@ impl<'a> Command<'a> {
     }
 }
 
-async fn collect(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    if let Some(mut stream) = stream {
-        stream.read_to_end(&mut all).await?;
+enum Uncollected {
+    TooMuch,
+    Failed(SshError),
+}
+
+/// Reads to the end, `limit` bytes at most.
+async fn collect(stream: Option<impl AsyncRead + Unpin>, limit: usize, all: &mut Vec<u8>) -> Result<(), Uncollected> {
+    let Some(stream) = stream else { return Ok(()) };
+    let mut stream = stream.take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
+    stream.read_to_end(all).await.map_err(|error| Uncollected::Failed(unwrap_io(error)))?;
+    if all.len() > limit {
+        all.truncate(limit);
+        return Err(Uncollected::TooMuch);
     }
-    Ok(all)
+    Ok(())
 }
 
 /// The streams of this module fail with nothing but an `SshError`.

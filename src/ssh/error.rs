@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{channel::Outcome, host_key::HostKeyError, transport::TransportError};
+use super::{channel::Outcome, host_key::HostKeyError, quote, transport::TransportError};
 
 /// An error of a session, named after the party at fault.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,16 @@ pub enum SshError {
         length: usize,
         /// The most that is sent, in bytes.
         limit: usize,
+    },
+    /// The command printed more than [`Command::output`](super::Command::output) was to collect.
+    #[error("the command prints more than {limit} bytes")]
+    OutputTooLong {
+        /// The most bytes of either stream.
+        limit: usize,
+        /// The first of what it wrote to stdout.
+        stdout: Vec<u8>,
+        /// The first of what it wrote to stderr.
+        stderr: Vec<u8>,
     },
     /// The server did not let us in, nor refuse to, in time.
     #[error("the SSH server has not completed the login within {} s", .0.as_secs())]
@@ -162,7 +172,7 @@ impl Lost {
             E::Version | E::KexInit => Self::NotSsh,
             E::SshEncoding(ssh_encoding::Error::CharacterEncoding) => Self::NotUtf8,
             E::NoCommonAlgo { kind, theirs, .. } => {
-                Self::NoCommonAlgorithm { kind: kind_name(&kind), offered: theirs.join(", ") }
+                Self::NoCommonAlgorithm { kind: kind_name(&kind), offered: quote::said(&theirs.join(", ")) }
             }
             error => Self::Protocol(Arc::new(error)),
         }

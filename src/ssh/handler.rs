@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::{
     Banner, Lost, Shared,
     host_key::{Examined, HostKeyCheck, HostKeyError},
+    quote,
     transport::TransportState,
 };
 
@@ -115,8 +116,9 @@ impl Handler for Events {
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), HandlerError> {
-        if let Some(show) = &mut self.on_banner {
-            show(banner);
+        if let Some(show) = &self.on_banner {
+            let mut show = show.lock().unwrap_or_else(PoisonError::into_inner);
+            show(&quote::text_of_server(banner, quote::BANNER));
         }
         Ok(())
     }
@@ -124,7 +126,7 @@ impl Handler for Events {
     async fn disconnected(&mut self, reason: DisconnectReason<HandlerError>) -> Result<(), HandlerError> {
         let (lost, result) = match reason {
             DisconnectReason::ReceivedDisconnect(info) => {
-                (Lost::ByServer { code: info.reason_code as u32, message: info.message }, Ok(()))
+                (Lost::ByServer { code: info.reason_code as u32, message: quote::said(&info.message) }, Ok(()))
             }
             DisconnectReason::Error(HandlerError::Russh(error)) => {
                 (Lost::new(error, self.transport.error(), self.patience), Err(russh::Error::Disconnect.into()))

@@ -89,7 +89,8 @@ const MAX_PACKET: u32 = 32 * 1024;
 /// Messages of at most `MAX_PACKET` that wait inside russh for one channel's task.
 const CHANNEL_QUEUE: usize = 32;
 
-/// What a [`Session`] needs to know before it connects.
+/// What a [`Session`] needs to know before it connects. A clone is good for another try, or for another server.
+#[derive(Clone)]
 pub struct SessionBuilder {
     user: String,
     identities: Vec<Identity>,
@@ -119,7 +120,8 @@ impl Keepalive {
     }
 }
 
-type Banner = Box<dyn FnMut(&str) + Send>;
+/// Shared by the sessions of all clones of a builder.
+type Banner = Arc<Mutex<dyn FnMut(&str) + Send>>;
 
 impl SessionBuilder {
     /// A session for `user` that knows no key yet.
@@ -158,7 +160,7 @@ impl SessionBuilder {
     /// unfiltered. Default: it is ignored.
     #[must_use]
     pub fn on_banner(mut self, show: impl FnMut(&str) + Send + 'static) -> Self {
-        self.on_banner = Some(Box::new(show));
+        self.on_banner = Some(Arc::new(Mutex::new(show)));
         self
     }
 

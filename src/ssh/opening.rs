@@ -16,6 +16,7 @@ use super::{
     Shared, SshError,
     channel::{self, Ends, Order},
     handler::Events,
+    quote,
     turns::{Refused, Slot, Turns},
 };
 
@@ -107,7 +108,7 @@ impl Opening {
             let asked = match handle.channel_open_session().await {
                 Ok(channel) => Asked::Open(Box::new(channel), slot),
                 Err(russh::Error::ChannelOpenFailure(failure)) => {
-                    Asked::Refused(failure.description().to_owned(), slot)
+                    Asked::Refused(quote::said(failure.description()), slot)
                 }
                 Err(_) => Asked::Lost,
             };

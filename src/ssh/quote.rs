@@ -13,6 +13,24 @@ pub(super) fn text(text: &str) -> String {
     bytes(text.as_bytes())
 }
 
+/// Most characters that are kept of a sentence of a server.
+const SENTENCE: usize = 300;
+/// The same of a banner, which may be a page.
+pub(super) const BANNER: usize = 8000;
+
+/// A sentence of a server, cut: it may be as long as a packet. It may still steer a terminal.
+pub(crate) fn said(text: &str) -> String {
+    text_of_server(text, SENTENCE)
+}
+
+/// A text of a server, cut after so many characters.
+pub(crate) fn text_of_server(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// A word of a command, for any shell that knows single quotes. What is quoted so may steer a terminal.
 pub(crate) fn word(raw: &[u8]) -> Vec<u8> {
     let mut quoted = vec![b'\''];

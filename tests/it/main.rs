@@ -1,5 +1,6 @@
 //! In-process tests: the whole product over the lab, its parts against real peers, and the house rules.
 
+mod api;
 mod architecture;
 mod cli_children;
 mod cli_commands;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ssmssh::ssh::{Pty, PtyMode, Session, SshError};
+use ssmssh::ssh::{HostKeyCheck, Pty, PtyMode, Session, SessionBuilder, SshError, StrictHostKeyChecking};
 
 use crate::support::{
     ssh::{connect, session, within},
@@ -135,4 +135,60 @@ async fn more_variables_than_answers_fit_into_a_queue_hold_nothing_up() {
     let command = (0..500).fold(session.command("true"), |command, number| command.env(format!("V{number}"), "x"));
     let output = within(command.output()).await.expect("output");
     assert_eq!(output.refused_env.len(), 500);
+}
+
+#[tokio::test]
+async fn output_beyond_the_limit_is_an_error_with_what_came_until_then() {
+    let sshd = Sshd::start();
+    let session = session(&sshd).await;
+    let exact = within(session.command("printf 12345").output_limit(5).output()).await.expect("no more than that");
+    assert_eq!(exact.stdout, b"12345");
+    for script in ["echo why >&2; exec yes", "echo why >&2; printf 12345678; sleep 3600"] {
+        let error = within(session.command(script).output_limit(4).output()).await.expect_err("too much");
+        let SshError::OutputTooLong { limit: 4, stdout, stderr } = error else { panic!("{error}") };
+        assert!(stdout.len() <= 4 && stderr.len() <= 4 && stdout.len() + stderr.len() >= 4);
+    }
+    let error = within(session.command("echo x").output_limit(0).output()).await.expect_err("anything is too much");
+    assert!(matches!(error, SshError::OutputTooLong { .. }), "{error}");
+    let all = within(session.command("head -c 1000000 /dev/zero").output_limit(usize::MAX).output()).await;
+    assert_eq!(all.expect("no limit").stdout.len(), 1_000_000);
+}
+
+#[tokio::test]
+async fn a_builder_is_good_for_another_try_and_another_server() {
+    let (one, other) = (Sshd::start(), Sshd::start());
+    other.authorize(&one.user_key().public_key());
+    let policy = StrictHostKeyChecking::Off;
+    let builder = one.client().host_keys(HostKeyCheck::new(policy, "unused".into(), "node", 22));
+    for sshd in [&one, &one, &other] {
+        let session = connect(sshd, builder.clone()).await.expect("let in");
+        assert!(prints(&session, "here").await.expect("it ran"));
+    }
+}
+
+type Change = fn(SessionBuilder) -> SessionBuilder;
+
+/// The shortest and the longest of each option are defined: a session with them works, or ends in time.
+#[tokio::test]
+async fn the_zero_and_the_longest_of_every_time_and_number_are_harmless() {
+    let sshd = Sshd::start();
+    let harmless: [(&str, Change); 9] = [
+        ("keepalive(0)", |builder| builder.keepalive(Duration::ZERO)),
+        ("keepalive(max)", |builder| builder.keepalive(Duration::MAX)),
+        ("keepalive_max(0)", |builder| builder.keepalive(Duration::from_millis(20)).keepalive_max(0)),
+        ("keepalive_max(max)", |builder| builder.keepalive(Duration::from_millis(20)).keepalive_max(usize::MAX)),
+        ("rekey_after(0, 0)", |builder| builder.rekey_after(0, Duration::ZERO)),
+        ("rekey_after(max, max)", |builder| builder.rekey_after(usize::MAX, Duration::MAX)),
+        ("login_timeout(max)", |builder| builder.login_timeout(Duration::MAX)),
+        ("channel_wait(0)", |builder| builder.channel_wait(Duration::ZERO)),
+        ("channel_wait(max)", |builder| builder.channel_wait(Duration::MAX)),
+    ];
+    for (name, change) in harmless {
+        let session = connect(&sshd, change(sshd.client())).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let output = within(session.command("head -c 300000 /dev/zero; sleep 0.1").output()).await;
+        assert_eq!(output.unwrap_or_else(|error| panic!("{name}: {error}")).stdout.len(), 300_000, "{name}");
+        within(session.close()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    let error = connect(&sshd, sshd.client().login_timeout(Duration::ZERO)).await.expect_err("no time at all");
+    assert!(matches!(error, SshError::LoginTimeout(Duration::ZERO)), "{error}");
 }

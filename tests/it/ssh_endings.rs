@@ -4,6 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use ssm_lab::Lab;
+use ssmssh::ssh::sftp::{ProtocolError, Sftp, SftpError};
 use ssmssh::ssh::{HostKeyCheck, KeyFile, Pty, Session, SessionBuilder, StrictHostKeyChecking};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -107,6 +108,28 @@ async fn a_command_that_is_to_be_killed_does_not_outlive_its_child_or_its_sessio
         }
         is_over(&pid).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_forced_command_or_a_login_shell_prints_in_place_of_sftp_is_quoted_whole() {
+    let sshd = Sshd::with(&["ed25519"], "ForceCommand echo This account is currently not available.; exit 1");
+    let stream = within(session(&sshd).await.subsystem("sftp")).await.expect("a channel");
+    let error = within(Sftp::new(stream)).await.expect_err("no SFTP");
+    let SftpError::Protocol(ProtocolError::TextOnStream(line)) = &error else { panic!("{error}") };
+    assert_eq!(line, "This account is currently not available.");
+    let causes = std::error::Error::source(&error).expect("the protocol's").to_string();
+    for cause in ["start-up file", "login shell", "forced command"] {
+        assert!(causes.contains(cause), "{causes}");
+    }
+    assert!(!error.is_missing(), "there is a server, and something else speaks");
+}
+
+#[tokio::test]
+async fn a_login_shell_that_only_ends_is_told_from_a_server_without_sftp() {
+    let sshd = Sshd::with(&["ed25519"], "ForceCommand exec false");
+    let stream = within(session(&sshd).await.subsystem("sftp")).await.expect("a channel");
+    let error = within(Sftp::new(stream)).await.expect_err("no SFTP");
+    assert!(matches!(error, SftpError::NotStarted), "{error}");
 }
 
 #[tokio::test]

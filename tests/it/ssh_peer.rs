@@ -65,6 +65,11 @@ impl Handler for Peer {
                 session.exit_signal_request(channel, Sig::SEGV, true, "bad luck", "")?;
                 session.close(channel)?;
             }
+            b"say a lot" => {
+                let words = "far too much ".repeat(300);
+                session.exit_signal_request(channel, Sig::Custom(words.clone()), true, &words, "")?;
+                session.disconnect(Disconnect::ByApplication, &words, "")?;
+            }
             b"say goodbye" => session.disconnect(Disconnect::ByApplication, "closing time", "")?,
             b"call back" => {
                 let (handle, channels) = (session.handle(), self.channels.clone());
@@ -152,6 +157,17 @@ async fn a_goodbye_of_the_server_is_quoted() {
     let error = within(session.command("say goodbye").status()).await.expect_err("no status");
     assert!(matches!(&error, SshError::Lost(Lost::ByServer { code: 11, .. })), "{error}");
     assert!(error.to_string().contains("closing time"), "{error}");
+}
+
+#[tokio::test]
+async fn whatever_a_server_says_is_cut() {
+    let (session, ..) = session().await;
+    let status = within(session.command("say a lot").status()).await.expect("a status");
+    let (signal, message) = (status.signal().expect("a name"), status.message().expect("words"));
+    let error = within(session.command("true").status()).await.expect_err("it has gone");
+    for text in [signal, message, &error.to_string()] {
+        assert!(text.contains("far too much") && text.chars().count() < 400, "{} characters", text.len());
+    }
 }
 
 #[tokio::test]

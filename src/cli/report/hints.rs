@@ -5,8 +5,9 @@ use crate::cli::askpass::AskError;
 use crate::cli::identity::IdentityError;
 use crate::client::ClientError;
 use crate::copy::CopyError;
-use crate::copy::scp::ScpError;
+use crate::copy::scp::{LineError, ScpError};
 use crate::datachannel::ChannelError;
+use crate::ssh::sftp::{ProtocolError, SftpError};
 use crate::ssh::{AuthenticationError, HostKeyError, Lost, SshError};
 use crate::stream::{Denied, DialError, ServiceError, StreamError};
 
@@ -31,17 +32,32 @@ pub(super) fn of(error: &CliError) -> Vec<Hint> {
         CliError::Client(ClientError::Service(error)) => service_hints(error),
         CliError::Client(ClientError::Stream(error)) => stream_hints(error),
         CliError::Client(ClientError::Ssh(error)) => ssh_hints(error),
+        CliError::Sftp { source: SftpError::Protocol(ProtocolError::TextOnStream(_)), .. } => vec![talkative_hint()],
         CliError::Sftp { .. } | CliError::SftpTimeout(_) => {
             vec![hint("the node's sshd_config needs a line such as `Subsystem sftp internal-sftp`")]
         }
-        CliError::Copy(CopyError::ScpEnded { source: ScpError::NotStarted(_), .. }) => {
-            vec![hint("the node needs `Subsystem sftp internal-sftp` in its sshd_config, or OpenSSH's `scp` installed")]
+        CliError::Copy(CopyError::ScpEnded { source: ScpError::NotStarted(_), .. }) => vec![
+            hint("the node needs `Subsystem sftp internal-sftp` in its sshd_config, or OpenSSH's `scp` installed"),
+            hint(
+                "a login shell that runs no commands, such as nologin, or a forced command ends it too: try `ssmssh NODE true`",
+            ),
+        ],
+        CliError::Copy(CopyError::ScpEnded { source: ScpError::Line(LineError::Text(_)), .. }) => {
+            vec![talkative_hint()]
         }
         CliError::Copy(CopyError::Lost { can_resume: false, .. }) => {
             vec![hint("the same command copies again; nothing half-copied has taken a file's name")]
         }
         _ => Vec::new(),
     }
+}
+
+/// Something speaks where only a protocol may.
+fn talkative_hint() -> Hint {
+    hint(
+        "`ssmssh NODE true` must print nothing: let .bashrc and the like print in terminals only, and see the user's login shell, \
+         the key's command= and ForceCommand",
+    )
 }
 
 fn hint(line: impl Into<String>) -> Hint {

@@ -11,7 +11,7 @@ use crate::cli::report::{self, CliError};
 use crate::client::{ClientError, Connection};
 use crate::copy::scp::ScpEndpoint;
 use crate::copy::{BytePath, Location, RemoteEndpoint};
-use crate::ssh::sftp::Sftp;
+use crate::ssh::sftp::{Sftp, SftpError};
 use crate::ssh::{Lost, SshError};
 use crate::stream::TargetId;
 
@@ -39,7 +39,11 @@ impl Files {
         let sftp = match start_sftp(connection, node).await {
             Err(CliError::Sftp { source, .. }) if source.is_missing() => {
                 if !settings.connection.is_quiet() {
-                    report::note(&format!("{node} has no SFTP subsystem: using the SCP protocol"));
+                    let reason = match source {
+                        SftpError::NotStarted => "an SFTP server that ends before it says anything",
+                        _ => "no SFTP subsystem",
+                    };
+                    report::note(&format!("{node} has {reason}: using the SCP protocol"));
                 }
                 return Ok(Self::Scp(scp(connection, node)));
             }

@@ -104,7 +104,9 @@ impl fmt::Display for Words {
 #[non_exhaustive]
 pub enum LineError {
     /// Neither a control line nor a reply: most often what a start-up file prints.
-    #[error("`{0}` came instead: a start-up file such as .bashrc prints on the far side")]
+    #[error(
+        "`{0}` came instead: a start-up file such as .bashrc prints it, the user's login shell, or a forced command"
+    )]
     Text(BytePath),
     /// A line that does not end.
     #[error("a line has more than {MAX_LINE} bytes")]

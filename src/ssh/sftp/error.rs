@@ -110,8 +110,11 @@ pub enum ProtocolError {
     /// A packet is longer than any that was asked for.
     #[error("a packet of {0} bytes is longer than the limit")]
     TooLong(u32),
-    /// Text came where a packet's length should be.
-    #[error("text (`{0}…`) came instead of a packet: a start-up file such as .bashrc prints on the far side")]
+    /// Text came where a packet's length should be: its first line, or as much of it as came in time, cut.
+    #[error(
+        "`{0}` came instead of the SFTP protocol: a start-up file such as .bashrc prints it, the user's login shell, or a \
+         forced command"
+    )]
     TextOnStream(String),
     /// The server speaks another version.
     #[error("the server speaks version {0}, this client version 3")]

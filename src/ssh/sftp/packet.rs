@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::wire::{MAX_PACKET, Reader, put_string};
 use super::{Attributes, ProtocolError, SftpError};
+use crate::ssh::quote;
 
 /// The version this client speaks, as every server in use does.
 pub(super) const VERSION: u32 = 3;
@@ -214,7 +215,7 @@ impl Status {
     }
 
     pub(super) fn into_result(self, verb: Verb) -> Result<(), SftpError> {
-        let text = || String::from_utf8_lossy(&self.text).into_owned();
+        let text = || quote::said(&String::from_utf8_lossy(&self.text));
         match self.code {
             0 => Ok(()),
             2 => Err(SftpError::NoSuchFile),

@@ -1,16 +1,24 @@
 //! The typed requests.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::mux::{Answer, Mux};
 use super::packet::{Reply, Request, Verb, decode_version, init};
-use super::wire::{Reader, check_length};
+use super::wire::{Reader, check_length, is_text};
 use super::{Attributes, DirEntry, Handle, OpenFlags, ProtocolError, SftpError};
+use crate::ssh::quote;
+
+/// Most bytes that are read of a text that comes in place of the first packet.
+const MAX_TEXT: usize = 2048;
+/// How long the rest of its first line may take.
+const REST_OF_LINE: Duration = Duration::from_secs(1);
 
 /// An SFTP session.
 ///
@@ -422,9 +430,29 @@ async fn read_first_packet<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Bytes
             other => other,
         });
     }
+    if is_text(field) {
+        return Err(ProtocolError::TextOnStream(read_line(field, stream).await).into());
+    }
     let mut packet = vec![0; check_length(field)?];
     stream.read_exact(&mut packet).await?;
     Ok(packet.into())
+}
+
+/// The first line of the text that begins with `field`, as much of it as comes in time. Blank lines before it do not count.
+async fn read_line<S: AsyncRead + Unpin>(field: [u8; 4], stream: &mut S) -> String {
+    let mut text = field.to_vec();
+    let reading = async {
+        while text.len() < MAX_TEXT && !text.trim_ascii_start().contains(&b'\n') {
+            match stream.read_u8().await {
+                Ok(byte) => text.push(byte),
+                Err(_) => break,
+            }
+        }
+    };
+    // Whoever prints a prompt waits after it.
+    let _ = timeout(REST_OF_LINE, reading).await;
+    let line = text.trim_ascii().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    quote::said(&String::from_utf8_lossy(line.trim_ascii()))
 }
 
 /// Sends the question now and leaves the answer to whoever needs it first: it costs no round trip of its own.

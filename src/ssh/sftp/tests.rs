@@ -310,8 +310,15 @@ async fn a_server_that_does_not_start_says_why() {
         tokio::join!(Sftp::new(client), hang_up).0
     };
     assert!(matches!(greet(Vec::new()).await, Err(SftpError::NotStarted)));
-    let text = greet(b"Last login: today\n".to_vec()).await.unwrap_err();
-    assert!(matches!(text, SftpError::Protocol(ProtocolError::TextOnStream(_))), "{text}");
+    for greeting in [&b"Last login: today\nYou have mail.\n"[..], b"\r\n\nLast login: today\r\n", b"Last login: today"]
+    {
+        let text = greet(greeting.to_vec()).await.unwrap_err();
+        let SftpError::Protocol(ProtocolError::TextOnStream(line)) = &text else { panic!("{text}") };
+        assert_eq!(line, "Last login: today");
+    }
+    let text = greet(b"\xfcber und \xfcber ".repeat(20)).await.unwrap_err();
+    let SftpError::Protocol(ProtocolError::TextOnStream(line)) = &text else { panic!("{text}") };
+    assert!(line.contains("ber und") && line.chars().count() <= 301, "{line}");
     let old = greet(version_packet(2, &[])).await.unwrap_err();
     assert!(matches!(old, SftpError::Protocol(ProtocolError::Version(2))), "{old}");
 }

@@ -72,9 +72,13 @@ pub(super) fn check_length(field: [u8; 4]) -> Result<usize, ProtocolError> {
     match usize::try_from(length) {
         Ok(0) => Err(ProtocolError::Truncated),
         Ok(length) if length <= MAX_PACKET => Ok(length),
-        _ if field.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') => {
-            Err(ProtocolError::TextOnStream(String::from_utf8_lossy(&field).into_owned()))
-        }
+        _ if is_text(field) => Err(ProtocolError::TextOnStream(String::from_utf8_lossy(&field).into_owned())),
         _ => Err(ProtocolError::TooLong(length)),
     }
+}
+
+/// Whether these are letters where a packet's length should be: as a length they are far beyond any.
+pub(super) fn is_text(field: [u8; 4]) -> bool {
+    let begins = |byte: &u8| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r' | b'\x1b' | b'\x07');
+    field.iter().all(begins)
 }

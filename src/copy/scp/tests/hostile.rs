@@ -193,7 +193,10 @@ async fn what_ends_in_the_middle_is_told_and_has_no_name() {
 async fn lines_that_are_none_do_not_end_or_are_too_many_are_told() {
     let deep = "D0755 0 tree\n".to_owned() + &"D0755 0 d\n".repeat(100);
     for (script, message) in [
-        ("Welcome to this node!\n".to_owned(), "a start-up file such as .bashrc prints on the far side"),
+        (
+            "Welcome to this node!\n".to_owned(),
+            "`Welcome to this node!` came instead: a start-up file such as .bashrc prints it, the user's login shell, or a",
+        ),
         ("x".repeat(100_000), "a line has more than 8192 bytes"),
         (deep, "nested deeper than 64 levels"),
         ("C0644 99999999999999999999 tree\n".to_owned(), "a line gives no size"),
