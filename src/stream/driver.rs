@@ -2,7 +2,6 @@
 //! to it that the session ends.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -22,6 +21,7 @@ use super::service::{Grant, SsmService, StartRequest, report_stage};
 use super::shared::{Goal, Shared, State, wake};
 use super::silence::Silence;
 use super::socket::{Connect, Socket};
+use super::stop::Stop;
 use super::{ConnectionState, StreamError, StreamOptions, url};
 use crate::datachannel::{CloseReason, Event, Transmit};
 
@@ -90,34 +90,6 @@ async fn start_to_end(setup: Setup) -> Result<(), StreamError> {
 struct End {
     outcome: Result<(), StreamError>,
     is_over: bool,
-}
-
-/// Why the driver stopped carrying frames.
-enum Stop {
-    /// The connection is gone.
-    Lost(io::Error),
-    /// The far end, or the service, ended the session.
-    Closed(CloseReason),
-    /// Everything written, and the wish to end, was confirmed.
-    Finished,
-    /// This side ends the session without more ado.
-    GivenUp,
-    /// The node broke the protocol.
-    Failed(StreamError),
-}
-
-impl fmt::Display for Stop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lost(cut) => write!(f, "connection lost: {cut}"),
-            Self::Closed(CloseReason::Ended) => f.write_str("closed by the far end"),
-            Self::Closed(CloseReason::ByService(text)) => write!(f, "ended: {}", quote(text, REFUSAL, &[])),
-            Self::Closed(CloseReason::Incomplete) => f.write_str("closed by the far end before everything had arrived"),
-            Self::Finished => f.write_str("closed by this side, all confirmed"),
-            Self::GivenUp => f.write_str("closed by this side"),
-            Self::Failed(error) => write!(f, "failed: {error}"),
-        }
-    }
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is independent of the others")]

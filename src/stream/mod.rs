@@ -31,6 +31,7 @@ mod service;
 mod shared;
 mod silence;
 mod socket;
+mod stop;
 mod tls;
 mod url;
 
