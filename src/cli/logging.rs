@@ -104,8 +104,8 @@ fn line(metadata: &Metadata<'_>, fields: &Fields) -> String {
         return fields.text.clone();
     }
     match *metadata.level() {
-        Level::ERROR => format!("error: {}", fields.text),
-        Level::WARN => format!("warning: {}", fields.text),
+        Level::ERROR => format!("error: {}", fields.sentence()),
+        Level::WARN => format!("warning: {}", fields.sentence()),
         _ => format!("debug: {}: {}", metadata.target(), fields.text),
     }
 }
@@ -120,12 +120,30 @@ fn milliseconds(elapsed: Duration) -> String {
 struct Fields {
     /// The message, then the other fields as `name=value`.
     text: String,
+    message: String,
+    /// What it is about.
+    path: Option<String>,
+    /// Why, and whatever else there is to say.
+    reasons: Vec<String>,
     stage: Option<String>,
     elapsed: Option<Duration>,
 }
 
+impl Fields {
+    /// For people: what it is about, the message, and why, without the names of the fields.
+    fn sentence(&self) -> String {
+        let parts = self.path.iter().chain([&self.message]).chain(&self.reasons);
+        parts.map(String::as_str).collect::<Vec<_>>().join(": ")
+    }
+}
+
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "path" => self.path = Some(format!("{value:?}")),
+            _ => self.reasons.push(format!("{value:?}")),
+        }
         let gap = if self.text.is_empty() { "" } else { " " };
         let _ = match field.name() {
             "message" => write!(self.text, "{gap}{value:?}"),

@@ -47,6 +47,27 @@ pub(crate) fn input() -> BorrowedFd<'static> {
     INPUT.get().map_or_else(rustix::stdio::stdin, AsFd::as_fd)
 }
 
+/// Whether standard input was closed when the program started. The start-up of every Rust program opens `/dev/null` in its
+/// place, to read and write, where whoever means `/dev/null` opens it to read.
+pub(crate) fn is_input_closed() -> bool {
+    let Ok(flags) = rustix::fs::fcntl_getfl(input()) else { return true };
+    let is_null = || {
+        let (found, null) = (rustix::fs::fstat(input()).ok()?, rustix::fs::stat("/dev/null").ok()?);
+        Some(FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == null.st_rdev)
+    };
+    flags & OFlags::RWMODE == OFlags::RDWR && is_null() == Some(true)
+}
+
+/// A standard input that was closed.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+impl AsyncRead for Closed {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(Errno::BADF.into()))
+    }
+}
+
 /// Standard input, chunk by chunk. Ends at end of file; a read that fails is the last item.
 ///
 /// Nothing is read ahead of the queue. Dropping it ends the thread before its next read: what is typed after that is for

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::scp::ScpEndpoint;
-use super::{BytePath, CopyError, Side, Totals};
+use super::{BytePath, CopyError, Side, Totals, Unset};
 pub use crate::ssh::sftp::FileKind;
 
 /// The outcome of an operation, once it is awaited.
@@ -30,6 +30,8 @@ pub struct Metadata {
     pub mode: Option<u32>,
     /// Time of last access and of last modification.
     pub times: Option<(SystemTime, SystemTime)>,
+    /// Numeric user and group; `None` when the side does not tell.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// One name of a directory, as its side lists it: unchecked.
@@ -48,6 +50,23 @@ pub struct Change {
     pub mode: Option<u32>,
     /// Time of last access and of last modification.
     pub times: Option<(SystemTime, SystemTime)>,
+    /// Numeric user and group.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// A file that has its name.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// What the side tells about it, as far as that costs no wait.
+    pub metadata: Metadata,
+    /// What of the change it did not get, because the side refused.
+    pub unset: Vec<Unset>,
+}
+
+impl From<Metadata> for Finished {
+    fn from(metadata: Metadata) -> Self {
+        Self { metadata, unset: Vec::new() }
+    }
 }
 
 impl Change {
@@ -165,6 +184,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
         let _ = directory;
         std::future::ready(Ok(())).boxed()
     }
+    /// The time that a file gets here when it is to get this one: the nearest that the side can keep, whole seconds or not.
+    /// Default: the same.
+    fn carried(&self, time: SystemTime) -> SystemTime {
+        time
+    }
     /// Sets attributes by path.
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()>;
 }
@@ -222,6 +246,6 @@ pub trait TargetFile: Send + Sync {
     }
     /// Once every write was answered: sets attributes, the permissions of any new file if none are given, forces
     /// everything to the disk where the side can do that, closes, and gives the file its name, replacing what has it at
-    /// once where the side can do that. Returns what the side tells about the file, as far as that costs no wait.
-    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata>;
+    /// once where the side can do that. Attributes that the side refuses to set are no error.
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Finished>;
 }

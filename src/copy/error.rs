@@ -95,6 +95,20 @@ pub enum CopyError {
     /// The target of a directory lies in the directory itself.
     #[error("a directory cannot be copied into itself")]
     IntoItself,
+    /// The server does not give the copy its name. What had the name has it still.
+    #[error("the server does not rename the whole copy to its name: {0}")]
+    NotRenamed(#[source] SftpError),
+    /// No file can be made in the directory, though the one that is there may be writable.
+    #[error("{0}")]
+    NoNewFile(#[source] Box<CopyError>),
+    /// Several sources, or a path with a slash at its end, need a directory as the target, and nothing is there.
+    #[error("{}{path}: there is no such directory", prefix(side))]
+    TargetMissing {
+        /// The side of the target.
+        side: Side,
+        /// The target as it was given.
+        path: BytePath,
+    },
     /// A link was to be followed, and nothing is there.
     #[error("is a link that leads nowhere")]
     DanglingLink,
@@ -228,6 +242,29 @@ impl CopyError {
         matches!(self, Self::Remote(error) if error.is_fatal())
     }
 
+    /// Whether a side said no to something that can be left out, and goes on.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Local(error) => matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported),
+            Self::Remote(error) => !error.is_fatal() && !matches!(error, SftpError::NoSuchFile),
+            Self::ReadOnly => true,
+            _ => false,
+        }
+    }
+
+    pub(super) fn is_denied(&self) -> bool {
+        match self {
+            Self::Local(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            Self::Remote(error) => matches!(error, SftpError::PermissionDenied),
+            _ => false,
+        }
+    }
+
+    /// Whether nothing can be copied, because of what the target is.
+    pub(super) fn is_about_target(&self) -> bool {
+        matches!(self, Self::TargetNotDirectory { .. } | Self::TargetMissing { .. })
+    }
+
     pub(super) fn is_not_found(&self) -> bool {
         match self {
             Self::Local(error) => error.kind() == io::ErrorKind::NotFound,
@@ -270,15 +307,11 @@ impl Failure {
 
 /// What stands before an error, unless it names its place itself.
 fn place(side: &Side, path: &BytePath, error: &CopyError) -> String {
-    if matches!(error, CopyError::TargetNotDirectory { .. }) {
-        String::new()
-    } else {
-        format!("{}{path}: ", prefix(side))
-    }
+    if error.is_about_target() { String::new() } else { format!("{}{path}: ", prefix(side)) }
 }
 
 /// What stands before a path in a message.
-fn prefix(side: &Side) -> String {
+pub(super) fn prefix(side: &Side) -> String {
     match side {
         Side::Local => String::new(),
         Side::Remote(name) => format!("{name}:"),

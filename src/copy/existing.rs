@@ -73,7 +73,13 @@ mod tests {
 
     fn file(size: u64, milliseconds: u64) -> Metadata {
         let time = UNIX_EPOCH + Duration::from_millis(milliseconds);
-        Metadata { kind: Some(FileKind::File), size: Some(size), mode: None, times: Some((UNIX_EPOCH, time)) }
+        Metadata {
+            kind: Some(FileKind::File),
+            size: Some(size),
+            mode: None,
+            times: Some((UNIX_EPOCH, time)),
+            owner: None,
+        }
     }
 
     #[test]

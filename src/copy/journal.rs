@@ -8,13 +8,14 @@ mod records;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub(super) use records::{Draft, FileId, Stamp};
 use records::{Known, Record};
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::{BytePath, Endpoint, Ranges};
@@ -74,8 +75,17 @@ impl Journal {
 
     fn try_open(directory: &Path, path: &Path) -> io::Result<(File, Known)> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        check_own(&fs::metadata(directory)?)?;
         sweep(directory);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        // Neither a link nor a pipe that somebody put there is followed or waited for.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        check_own(&found)?;
         file.try_lock()?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
@@ -226,6 +236,18 @@ impl State {
             self.file = None;
         }
     }
+}
+
+/// Whoever may write a journal, or put another in its place, chooses which files a copy writes: as `StrictModes` of sshd.
+fn check_own(found: &fs::Metadata) -> io::Result<()> {
+    let reason = if ![0, rustix::process::geteuid().as_raw()].contains(&found.uid()) {
+        "it belongs to another user"
+    } else if found.mode() & 0o022 != 0 {
+        "others may write to it: `chmod go-w` closes it"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 /// Removes journals that are too old, as far as they are nobody's.
@@ -402,5 +424,25 @@ mod tests {
         assert!(
             Journal::open(Path::new("/dev/null/copies"), "name", Arc::new(LocalEndpoint::default()), false).is_none()
         );
+    }
+
+    #[test]
+    fn a_journal_that_others_may_write_or_replace_is_not_believed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Journal::open(folder.path(), "name", Arc::new(LocalEndpoint::default()), false).is_some();
+        let path = folder.path().join("name.journal");
+        let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(open());
+        fs::write(&path, b"").unwrap();
+        for (changed, closed, opened) in [(folder.path(), 0o755, 0o777), (&path, 0o600, 0o622)] {
+            set_mode(changed, opened);
+            assert!(!open(), "{}", changed.display());
+            set_mode(changed, closed);
+            assert!(open(), "{}", changed.display());
+        }
+        fs::remove_file(&path).ok();
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert!(!open() && !folder.path().join("elsewhere").exists());
     }
 }

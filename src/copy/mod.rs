@@ -65,6 +65,7 @@ mod sources;
 mod target;
 mod temporary;
 mod transfer;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -76,7 +77,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use endpoint::{Answer, Change, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
+pub use endpoint::{Answer, Change, Endpoint, Entry, FileKind, Finished, Metadata, SourceFile, TargetFile};
 pub use error::{CopyError, Failure, Side};
 pub use existing::Skip;
 pub use local::LocalEndpoint;
@@ -87,6 +88,7 @@ pub use progress::{Event, Progress, Totals};
 pub use ranges::Ranges;
 pub use remote::{Compression, OpenStream, RemoteEndpoint, StreamKind, Streams};
 pub use transfer::{Piece, Transfer, Window};
+pub use warnings::{Shortfall, Unset, Warning};
 
 /// How a copy is made.
 #[derive(Debug, Clone, Default)]
@@ -237,6 +239,12 @@ impl Location {
         Self::on(Arc::new(Pipe::<pipe::Reader>::new(name, Box::new(reader)).of_size(size)), name)
     }
 
+    /// As [`Location::reader`], with the permission bits that a new file gets, less the umask: `0o600` for a secret, which
+    /// nobody else can then open at any moment. A file that is replaced keeps its own. Default: `0o666`.
+    pub fn reader_of_mode(name: &str, mode: u32, reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        Self::on(Arc::new(Pipe::<pipe::Reader>::new(name, Box::new(reader)).of_mode(mode & 0o777)), name)
+    }
+
     /// As the target of one file, `writer` gets its bytes in order and is shut down behind them; `name` is for messages.
     /// What was written when a copy fails stays written.
     pub fn writer(name: &str, writer: impl AsyncWrite + Send + Unpin + 'static) -> Self {
@@ -277,6 +285,8 @@ pub struct Summary {
     pub bytes_kept: u64,
     /// What could not be copied, in the order in which it was found out.
     pub failures: Vec<Failure>,
+    /// What files that are there did not get, one of a kind.
+    pub warnings: Vec<Warning>,
 }
 
 impl Summary {

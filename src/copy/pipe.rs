@@ -15,13 +15,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 
-use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, Metadata, SourceFile, TargetFile};
+use super::endpoint::{Answer, Change, Endpoint, Entry, FileKind, Finished, Metadata, SourceFile, TargetFile};
 use super::{BytePath, CopyError, Side};
 
 /// Longest piece.
 const PIECE: u32 = 256 * 1024;
 /// A pipe tells nothing about what comes through it.
-const UNKNOWN: Metadata = Metadata { kind: Some(FileKind::File), size: None, mode: None, times: None };
+const UNKNOWN: Metadata = Metadata { kind: Some(FileKind::File), size: None, mode: None, times: None, owner: None };
 
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
@@ -31,6 +31,8 @@ pub(super) struct Pipe<T> {
     name: BytePath,
     /// How many bytes come out of it, where that is known.
     size: Option<u64>,
+    /// The permissions that a new file gets.
+    mode: Option<u32>,
     unopened: Mutex<Option<Unopened<T>>>,
 }
 
@@ -41,20 +43,24 @@ enum Unopened<T> {
 
 impl<T> Pipe<T> {
     pub(super) fn new(name: &str, pipe: T) -> Self {
-        Self { name: name.into(), size: None, unopened: Mutex::new(Some(Unopened::Ready(pipe))) }
+        Self { name: name.into(), size: None, mode: None, unopened: Mutex::new(Some(Unopened::Ready(pipe))) }
     }
 
     /// One that is opened when the copy comes to it.
     pub(super) fn later(name: &BytePath, open: BoxFuture<'static, Result<T, CopyError>>) -> Self {
-        Self { name: name.clone(), size: None, unopened: Mutex::new(Some(Unopened::Later(open))) }
+        Self { name: name.clone(), size: None, mode: None, unopened: Mutex::new(Some(Unopened::Later(open))) }
     }
 
     pub(super) fn of_size(self, size: u64) -> Self {
         Self { size: Some(size), ..self }
     }
 
+    pub(super) fn of_mode(self, mode: u32) -> Self {
+        Self { mode: Some(mode), ..self }
+    }
+
     fn metadata(&self) -> Metadata {
-        Metadata { size: self.size, ..UNKNOWN }
+        Metadata { size: self.size, mode: self.mode, ..UNKNOWN }
     }
 
     async fn open(&self) -> Result<InOrder<T>, CopyError> {
@@ -222,10 +228,10 @@ impl TargetFile for InOrder<Writer> {
         .boxed()
     }
 
-    fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Metadata> {
+    fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Finished> {
         async move {
             match self.take() {
-                Some(mut pipe) => Ok(pipe.shutdown().await.map(|()| UNKNOWN)?),
+                Some(mut pipe) => Ok(pipe.shutdown().await.map(|()| UNKNOWN.into())?),
                 None => Err(refused(io::ErrorKind::BrokenPipe)),
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::plan::Found;
-use super::{BytePath, Failure, Side, Skip};
+use super::{BytePath, Failure, Side, Skip, Warning};
 
 /// Something happened.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +69,8 @@ pub enum Event<'a> {
     },
     /// Something could not be copied.
     Failed(&'a Failure),
+    /// Files that are there lack something; told at the end, once for each kind.
+    Warned(&'a Warning),
     /// A side's program printed a line beside what it does: to its stderr, over the SCP protocol.
     Said {
         /// The side.

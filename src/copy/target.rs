@@ -114,17 +114,20 @@ impl Target {
 pub(super) async fn find(endpoint: &dyn Endpoint, typed: &BytePath, sources: usize) -> Result<Target, CopyError> {
     let path = endpoint.resolve(typed).await?;
     let mut name: fn(BytePath) -> Target = Target::Name;
+    let mut is_there = true;
     match endpoint.stat(&path).await {
         Ok(Metadata { kind: Some(FileKind::Directory), .. }) => return Ok(Target::Directory(path)),
         Ok(Metadata { kind: Some(FileKind::Special), .. }) => name = Target::Special,
         Ok(_) => {}
-        Err(error) if error.is_not_found() => {}
+        Err(error) if error.is_not_found() => is_there = false,
         Err(error) => return Err(error),
     }
     if sources > 1 {
         let (side, path) = (endpoint.side(), typed.clone());
         return Err(if endpoint.is_pipe() {
             CopyError::SeveralIntoPipe(sources)
+        } else if !is_there {
+            CopyError::TargetMissing { side, path }
         } else {
             CopyError::TargetNotDirectory { side, path }
         });
@@ -134,8 +137,6 @@ pub(super) async fn find(endpoint: &dyn Endpoint, typed: &BytePath, sources: usi
         Err(error) if error.is_of_stream() => return Err(error),
         found => found.is_ok_and(|metadata| metadata.kind == Some(FileKind::Symlink)),
     };
-    if is_link && let Ok(behind) = endpoint.canonical(&path).await {
-        return Ok(name(behind));
-    }
-    Ok(name(path))
+    // Where it cannot be followed, nothing may take its place either.
+    if is_link { endpoint.canonical(&path).await.map(name) } else { Ok(name(path)) }
 }

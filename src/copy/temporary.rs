@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::journal::Journal;
-use super::{BytePath, CopyError, Endpoint, Streams};
+use super::warnings::Warnings;
+use super::{BytePath, CopyError, Endpoint, Shortfall, Streams};
 
 /// The longest name that common file systems take, in bytes.
 const MAX_NAME: usize = 255;
@@ -49,11 +50,12 @@ pub(super) struct Unfinished {
     endpoint: Arc<dyn Endpoint>,
     journal: Option<Arc<Journal>>,
     paths: Mutex<BTreeSet<BytePath>>,
+    warnings: Arc<Warnings>,
 }
 
 impl Unfinished {
-    pub(super) fn new(endpoint: Arc<dyn Endpoint>, journal: Option<Arc<Journal>>) -> Self {
-        Self { endpoint, journal, paths: Mutex::default() }
+    pub(super) fn new(endpoint: Arc<dyn Endpoint>, journal: Option<Arc<Journal>>, warnings: Arc<Warnings>) -> Self {
+        Self { endpoint, journal, paths: Mutex::default(), warnings }
     }
 
     pub(super) fn add(&self, path: &BytePath) {
@@ -70,7 +72,7 @@ impl Unfinished {
         self.lock().contains(path)
     }
 
-    /// Removes a file; that it cannot be removed is no news to somebody who has a worse failure to report.
+    /// Removes a file; one that the side refuses to remove is told at the end.
     pub(super) async fn remove(&self, path: &BytePath) {
         // Another stream may do what one that is lost did not.
         for _ in 0..Streams::MOST {
@@ -80,6 +82,11 @@ impl Unfinished {
                 && removed.as_ref().err().is_none_or(CopyError::is_not_found)
             {
                 journal.gone(path);
+            }
+            if let Err(error) = removed
+                && error.is_refusal()
+            {
+                self.warnings.add(path, (Shortfall::Removal, Some(error)));
             }
             if !is_lost || self.endpoint.streams() == 0 {
                 break;

@@ -169,3 +169,25 @@ async fn the_nodes_dev_null_takes_a_file() {
     }
     until("no session is left", || world.lab.open_sessions() == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standard_input_that_is_closed_is_no_empty_file() {
+    let world = fast_world().await;
+    fs::write(world.there("up"), b"before").unwrap();
+    let run = async |redirection: &str| {
+        let program = world.program();
+        let mut shell = tokio::process::Command::new("sh");
+        shell.args(["-c", &format!("exec \"$@\" {redirection}"), "sh"]).arg(program.as_std().get_program());
+        for (name, value) in program.as_std().get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        let output = shell.arg("-").arg(world.node("up")).current_dir(world.here("")).output().await;
+        until("no session is left", || world.lab.open_sessions() == 0).await;
+        outcome(&output.expect("a shell runs"))
+    };
+    let (code, said) = run("<&-").await;
+    assert!(code == Some(1) && said.contains("standard input: bad file descriptor"), "{said}");
+    assert_eq!(fs::read(world.there("up")).unwrap(), b"before");
+    assert_eq!(run("</dev/null").await, (Some(0), String::new()));
+    assert_eq!(fs::read(world.there("up")).unwrap(), b"");
+}

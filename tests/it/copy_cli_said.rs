@@ -137,7 +137,7 @@ async fn a_pipe_takes_one_file_and_a_target_of_several_is_a_directory_of_its_sid
     assert_eq!((code, text.as_str()), (Some(1), "ssmcp: standard output: takes one file, and there are 2\n"));
     let target = world.node("none");
     let (code, text) = said(&world, &["-q", "a.log", "b.log"], &[&target]).await;
-    let expected = format!("ssmcp: {}: the target is not a directory\n", target.to_string_lossy());
+    let expected = format!("ssmcp: {}: there is no such directory\n", target.to_string_lossy());
     assert_eq!((code, text), (Some(255), expected));
     let (code, text) = said(&world, &["-", "-"], &[]).await;
     assert!(code == Some(255) && text.starts_with("ssmcp: standard input and the target are both on"), "{text}");

@@ -275,7 +275,7 @@ async fn missing_directory(place: &Place) {
     let messages = texts(&summary);
     assert!(messages.len() == 1 && messages[0].contains("no/such"), "{messages:?}");
     let several = copy(vec![here.at("a"), here.at("b")], place.at("none"), plain(), |_| {}).await;
-    assert!(matches!(several, Err(CopyError::TargetNotDirectory { .. })), "{several:?}");
+    assert!(matches!(several, Err(CopyError::TargetMissing { .. })), "{several:?}");
     assert_eq!(place.files.all(), Vec::<Vec<u8>>::new());
 }
 

@@ -193,7 +193,7 @@ async fn several_sources_go_into_a_directory() {
         [(["a".into(), "b".into()], node.at("none")), ([node.at("a.there"), node.at("b.there")], "none".into())]
     {
         let (code, said) = node.run(&[&sources[0], &sources[1], &target]).await;
-        assert_eq!((code, said), (Some(255), format!("ssmcp: {target}: the target is not a directory\n")));
+        assert_eq!((code, said), (Some(255), format!("ssmcp: {target}: there is no such directory\n")));
     }
     assert!(!node.path("none").exists() && !node.here("none").exists());
 }

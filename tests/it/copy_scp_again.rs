@@ -130,7 +130,7 @@ async fn a_dry_run_prints_every_file_with_its_new_name_and_writes_nothing() {
     let skipping = output(&node, &["-r", "--newer", "--dry-run", "tree", &node.at("into")].map(OsStr::new), b"").await;
     assert_eq!(String::from_utf8(skipping.stdout).unwrap(), "tree/sub/file -> into/tree/sub/file\n");
     let (code, told) = node.run(&["--dry-run", "tree/kept", "tree/sub/file", &node.at("none")]).await;
-    assert!(code == Some(255) && told.ends_with(":none: the target is not a directory\n"), "{told}");
+    assert!(code == Some(255) && told.ends_with(":none: there is no such directory\n"), "{told}");
     assert!(tree(&node.path("")) == before && !node.here("new").exists());
 }
 

@@ -31,7 +31,7 @@ impl Server {
         Self::with(&[]).await
     }
 
-    async fn with(options: &[&str]) -> Self {
+    pub(crate) async fn with(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut process = Command::new(program())
             .args(options)

@@ -22,6 +22,7 @@ mod copy_lost;
 mod copy_odd_trees;
 mod copy_proof;
 mod copy_refused;
+mod copy_refusing;
 mod copy_resume;
 mod copy_resume_cli;
 mod copy_rows;

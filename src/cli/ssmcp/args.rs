@@ -110,6 +110,8 @@ A copy that was interrupted goes on where it was when the same command is run ag
 paths, however they are spelled, and the same -r, -p, --links, --exclude, --newer and --skip-same.
 What that takes is kept in $XDG_STATE_HOME/ssmssh/copies, or ~/.local/state/ssmssh/copies; what it
 left is called `.NAME.ssmcp-XXXXXXXX`.
+A file that is replaced keeps its permissions, owner and group where that is allowed, but no ACL and
+no security label; a warning says where not. -O keeps all of them on the node.
 What came from standard input cannot be gone on with; nothing is kept of it.
 From node to node the bytes go through this machine, without a file here.
 Standard input is one file that ends where the input ends, whatever ended it: `dump | ssmcp -

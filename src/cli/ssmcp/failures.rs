@@ -33,6 +33,10 @@ impl Failures {
 fn hint(error: &CopyError) -> Option<&'static str> {
     match error {
         CopyError::NotTaken(_) => Some("a quota, or a limit on the size of files, may be the reason"),
+        CopyError::NotRenamed(_) => {
+            Some("`-O` writes into files as they are, without a temporary name, where the node has scp")
+        }
+        CopyError::NoNewFile(_) => Some("the directory takes no new file; `-O` writes into the one that is there"),
         CopyError::DanglingLink => Some("`--links` copies links as links, `--exclude GLOB` leaves them out"),
         _ => None,
     }

@@ -67,6 +67,13 @@ enum Line<'a> {
         path: Path,
         message: String,
     },
+    Warned {
+        side: &'a str,
+        #[serde(flatten)]
+        path: Path,
+        files: u64,
+        message: String,
+    },
     Progress {
         bytes: u64,
         bytes_total: u64,
@@ -185,6 +192,12 @@ impl Events {
                 self.print(&Line::Said { side: side_name(side), text });
             }
             Event::Failed(failure) => self.print(&failed(failure)),
+            Event::Warned(warning) => self.print(&Line::Warned {
+                side: side_name(&warning.side),
+                path: Path::of(&warning.path),
+                files: warning.files,
+                message: warning.to_string(),
+            }),
             _ => {}
         }
         if self.is_time() {

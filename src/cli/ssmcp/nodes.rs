@@ -113,6 +113,7 @@ async fn another_stream(redialer: Arc<Redialer>, kind: StreamKind) -> Result<Sft
 pub(super) fn source(operand: &Operand, nodes: &[Node]) -> Location {
     match operand {
         Operand::Local(path) => Location::local(path.clone()),
+        Operand::Pipe if stdio::is_input_closed() => Location::reader("standard input", stdio::Closed),
         Operand::Pipe => match stdio::size_of_stdin() {
             Some(size) => Location::reader_of_size("standard input", size, stdio::Reader::stdin()),
             None => Location::reader("standard input", stdio::Reader::stdin()),

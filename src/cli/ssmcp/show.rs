@@ -58,6 +58,7 @@ impl<'a> Show<'a> {
         }
         match progress.event {
             Event::Failed(failure) => self.failures.show(failure),
+            Event::Warned(warning) => report::note(&format!("warning: {warning}")),
             Event::Said { side, text } => report::note(&format!("{side}: {text}")),
             event if self.settings.connection.log_level >= LogLevel::Stages => tell_of_file(&event),
             _ => {}

@@ -336,6 +336,7 @@ fn metadata_of(metadata: &fs::Metadata) -> Metadata {
         size: Some(metadata.len()),
         mode: Some(metadata.mode() & PERMISSION_BITS),
         times: metadata.accessed().ok().zip(metadata.modified().ok()),
+        owner: Some((metadata.uid(), metadata.gid())),
     }
 }
 
@@ -357,6 +358,7 @@ fn told(stat: Stat) -> Metadata {
         size: u64::try_from(stat.st_size).ok(),
         mode: Some(mode & PERMISSION_BITS),
         times: accessed.zip(modified),
+        owner: Some((stat.st_uid, stat.st_gid)),
     }
 }
 

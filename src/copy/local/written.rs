@@ -2,7 +2,7 @@
 
 use std::fs::{File, FileTimes, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,8 +12,8 @@ use rustix::fs::{AtFlags, OFlags, renameat, symlinkat, unlinkat};
 use super::sparse::write_sparsely;
 use super::spot::Spot;
 use super::{LocalEndpoint, PERMISSION_BITS, PIECE, metadata_of, on_thread, spawn};
-use crate::copy::endpoint::{Answer, Change, Metadata, TargetFile};
-use crate::copy::{BytePath, CopyError};
+use crate::copy::endpoint::{Answer, Change, Finished, TargetFile};
+use crate::copy::{BytePath, CopyError, Shortfall, Unset};
 
 /// The permissions of a file under its temporary name: a later run opens it again, whatever its source allows.
 const OWNERS: u32 = 0o600;
@@ -71,16 +71,16 @@ impl TargetFile for NewFile {
         Some(self.granted)
     }
 
-    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Finished> {
         let to = to.clone();
         let change = Change { mode: Some(change.mode.unwrap_or(self.granted)), ..change };
         on_thread(move || {
             let to = self.spot_of(&to)?;
-            apply(&self.file, change)?;
+            let unset = apply_what_goes(&self.file, change)?;
             self.file.sync_all()?;
             let metadata = metadata_of(&self.file.metadata()?);
             rename(&self.spot, &to)?;
-            Ok::<_, CopyError>(metadata)
+            Ok::<_, CopyError>(Finished { metadata, unset })
         })
     }
 }
@@ -156,6 +156,35 @@ pub(super) fn replace_by_link(spot: &Spot, to: &Path, temporary: &Spot) -> io::R
 
 fn rename(from: &Spot, to: &Spot) -> io::Result<()> {
     Ok(renameat(from.directory(), from.name(), to.directory(), to.name())?)
+}
+
+/// As `apply`, and returns what the file system or the user's rights do not allow.
+fn apply_what_goes(file: &File, change: Change) -> Result<Vec<Unset>, CopyError> {
+    let mut unset = Vec::new();
+    let mut note = |lacks, outcome: io::Result<()>| match outcome.map_err(CopyError::from) {
+        Err(error) if error.is_refusal() => {
+            unset.push((lacks, Some(error)));
+            Ok(())
+        }
+        outcome => outcome,
+    };
+    if let Some(owner) = change.owner {
+        note(Shortfall::Owner, keep_owner(file, owner))?;
+    }
+    note(Shortfall::Times, apply(file, Change { mode: None, ..change }))?;
+    note(Shortfall::Permissions, apply(file, Change { times: None, ..change }))?;
+    Ok(unset)
+}
+
+/// Gives a file to another user and group; to the group alone where that is all that is allowed.
+fn keep_owner(file: &File, (user, group): (u32, u32)) -> io::Result<()> {
+    let found = file.metadata()?;
+    if (found.uid(), found.gid()) == (user, group) {
+        return Ok(());
+    }
+    fchown(file, Some(user), Some(group)).inspect_err(|_| {
+        let _ = fchown(file, None, Some(group));
+    })
 }
 
 pub(super) fn apply(file: &File, change: Change) -> io::Result<()> {

@@ -4,7 +4,7 @@ use super::*;
 use crate::copy::Exclude;
 
 fn metadata(kind: FileKind) -> Metadata {
-    Metadata { kind: Some(kind), size: Some(3), mode: Some(0o644), times: None }
+    Metadata { kind: Some(kind), size: Some(3), mode: Some(0o644), times: None, owner: None }
 }
 
 fn entry(name: &[u8], kind: FileKind) -> Entry {

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::OnceCell;
 
-use super::attributes::{PERMISSION_BITS, attributes_of, metadata_of};
+use super::attributes::{attributes_of, metadata_of};
+use super::given::{Narrowed, granted_at_last, granted_by, keep_owner, lacking, refusal};
 use super::handles::{Handles, SPREAD_FROM, opened};
 use super::lanes::{Lanes, Slot};
 use super::refusal::{explain, explain_write};
-use crate::copy::endpoint::{Answer, Change, FileKind, Metadata, SourceFile, TargetFile};
+use crate::copy::endpoint::{Answer, Change, FileKind, Finished, Metadata, SourceFile, TargetFile};
 use crate::copy::temporary::temporary_name;
-use crate::copy::{BytePath, CopyError};
+use crate::copy::{BytePath, CopyError, Shortfall};
 use crate::ssh::sftp::{Attributes, Extension, Handle, Limits, OpenFlags, Queued, Sftp, SftpError};
 
 /// The longest read asked for: two of the 32 KiB that fit in an SSH packet, so that a request's own cost halves, while a
@@ -26,7 +27,7 @@ const PIECE: u32 = 64 * 1024;
 /// an acknowledgement out of the frames that may be sent in a second: with 64 KiB that would be a fifth of them.
 const WRITE_PIECE: u32 = 255 * 1024;
 /// The permissions of a file under its temporary name.
-const OWNERS: u32 = 0o600;
+pub(super) const OWNERS: u32 = 0o600;
 
 /// A file open for reading.
 pub(super) struct RemoteSource {
@@ -136,13 +137,6 @@ pub(super) struct RemoteTarget {
     doubted: AtomicUsize,
 }
 
-/// The attributes that the server gave a new file, and whether the file is closed to others since.
-struct Narrowed {
-    before: Queued<Attributes>,
-    done: Queued<()>,
-    granted: Option<Result<u32, SftpError>>,
-}
-
 impl RemoteTarget {
     /// Creates a file. One round trip: that it is closed to others is asked for before any of its content is sent, and
     /// the server carries out what concerns one handle in order. Its owner can open it again from the first moment on, by
@@ -158,7 +152,7 @@ impl RemoteTarget {
             } else {
                 let before = sftp.queue_fstat(&handle).await?;
                 let done = sftp.queue_fsetstat(&handle, &Attributes::with_permissions(OWNERS)).await?;
-                Some(Narrowed { before, done, granted: None })
+                Some(Narrowed { before, done, told: None })
             };
             Ok((handle, narrowed, sftp.limits().await))
         };
@@ -236,7 +230,11 @@ impl RemoteTarget {
             return Ok(());
         }
         let told = sftp.queue_fstat(handle).await?;
-        sftp.queue_fsync(handle).await?.await?;
+        match sftp.queue_fsync(handle).await?.await {
+            // It has it, and does not do it.
+            Err(SftpError::PermissionDenied | SftpError::Unsupported(_)) => {}
+            synced => synced?,
+        }
         check_stored(self.end.load(Ordering::Relaxed), &told.await)?;
         self.is_synced.store(true, Ordering::Relaxed);
         Ok(())
@@ -266,52 +264,66 @@ impl RemoteTarget {
         }
     }
 
-    async fn publish(self, change: Change, to: &BytePath) -> Result<Metadata, CopyError> {
+    async fn publish(self, change: Change, to: &BytePath) -> Result<Finished, CopyError> {
         let (lane, cell) = self.handles.some().await?;
-        Ok(lane.heed(self.publish_on(lane.sftp(), cell, change, to).await)?)
+        let mut is_named = true;
+        let published = lane.heed(self.publish_on(lane.sftp(), cell, change, to, &mut is_named).await);
+        published
+            .map_err(|error| if is_named || error.is_fatal() { error.into() } else { CopyError::NotRenamed(error) })
     }
 
-    /// The attributes, the end of the handle and the new name leave together; the content is safe by now.
+    /// The attributes, the end of the handle and the new name leave together; the content is safe by now. What the server
+    /// refuses to set is left out; `is_named` becomes false when it refuses the name.
     async fn publish_on(
         self,
         sftp: &Sftp,
         cell: Arc<OnceCell<Handle>>,
         change: Change,
         to: &BytePath,
-    ) -> Result<Metadata, SftpError> {
-        let granted = match self.narrowed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            None => self.mode,
-            Some(Narrowed { before, done, granted }) => {
-                done.await?;
-                match granted {
-                    Some(granted) => granted?,
-                    None => granted_by(&before.await?, self.mode),
-                }
-            }
-        };
+        is_named: &mut bool,
+    ) -> Result<Finished, SftpError> {
+        let narrowed = self.narrowed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (granted, own) = granted_at_last(narrowed, self.mode).await?;
         let taken = self.end.into_inner();
         let Handles { path, open, .. } = self.handles;
         drop(open);
         // Nothing is being read or written any more, so nobody else holds it.
         let handle = Arc::into_inner(cell).and_then(OnceCell::into_inner).ok_or(SftpError::Ended)?;
-        let change = Change { mode: Some(change.mode.unwrap_or(granted)), ..change };
-        let changed = sftp.queue_fsetstat(&handle, &attributes_of(change)).await?;
+        let mut unset = Vec::new();
+        if let Some(owner) = change.owner {
+            let refused = keep_owner(sftp, &handle, own, owner).await?;
+            unset.extend(refused.map(|error| (Shortfall::Owner, Some(error.into()))));
+        }
+        let change = Change { mode: Some(change.mode.unwrap_or(granted)), owner: None, ..change };
+        let wanted = attributes_of(change);
+        let changed = sftp.queue_fsetstat(&handle, &wanted).await?;
         let told = sftp.queue_fstat(&handle).await?;
         let closed = sftp.queue_close(handle).await?;
-        if !(sftp.offers(Extension::Fsync) && sftp.offers(Extension::PosixRename)) {
-            changed.await?;
+        let metadata;
+        if sftp.offers(Extension::Fsync) && sftp.offers(Extension::PosixRename) {
+            let renamed = sftp.queue_posix_rename(path.as_bytes(), to.as_bytes()).await?;
+            let changed = refusal(changed.await)?;
+            // The content is on the disk, whatever becomes of the handle.
+            refusal(closed.await)?;
+            *is_named = false;
+            renamed.await?;
+            let told = told.await.unwrap_or_default();
+            unset.extend(changed.into_iter().flat_map(|error| lacking(&wanted, &told, &error)));
+            metadata = metadata_of(&told);
+        } else {
+            let changed = refusal(changed.await)?;
             // Without fsync the close may be the first to tell of data that could not be stored.
             closed.await?;
             let told = told.await;
             check_stored(taken, &told)?;
+            *is_named = false;
             rename(sftp, path.as_bytes(), to.as_bytes()).await?;
-            return Ok(metadata_of(&told.unwrap_or_default()));
+            let told = told.unwrap_or_default();
+            unset.extend(changed.into_iter().flat_map(|error| lacking(&wanted, &told, &error)));
+            metadata = metadata_of(&told);
         }
-        let renamed = sftp.queue_posix_rename(path.as_bytes(), to.as_bytes()).await?;
-        changed.await?;
-        closed.await?;
-        renamed.await?;
-        Ok(metadata_of(&told.await.unwrap_or_default()))
+        *is_named = true;
+        Ok(Finished { metadata, unset })
     }
 }
 
@@ -348,11 +360,11 @@ impl TargetFile for RemoteTarget {
 
     fn granted(&self) -> Option<u32> {
         let mut narrowed = lock(&self.narrowed);
-        let Some(Narrowed { before, granted, .. }) = narrowed.as_mut() else { return Some(self.mode) };
-        if granted.is_none() {
-            *granted = before.now_or_never().map(|before| before.map(|before| granted_by(&before, self.mode)));
+        let Some(Narrowed { before, told, .. }) = narrowed.as_mut() else { return Some(self.mode) };
+        if told.is_none() {
+            *told = before.now_or_never();
         }
-        granted.as_ref().and_then(|granted| granted.as_ref().ok().copied())
+        told.as_ref().and_then(|told| told.as_ref().ok()).map(|told| granted_by(told, self.mode))
     }
 
     fn is_in_doubt(&self) -> bool {
@@ -361,12 +373,16 @@ impl TargetFile for RemoteTarget {
         lost > 0
     }
 
-    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Finished> {
         let (lanes, path) = (Arc::clone(&self.handles.lanes), self.handles.path.clone());
         async move {
             self.sync_somewhere().await?;
             match self.publish(change, to).await {
                 Err(CopyError::Remote(error)) => Err(explain(&lanes, &path, error).await),
+                Err(CopyError::NotRenamed(error)) => match explain(&lanes, &path, error).await {
+                    CopyError::Remote(error) if !error.is_fatal() => Err(CopyError::NotRenamed(error)),
+                    explained => Err(explained),
+                },
                 published => published,
             }
         }
@@ -381,11 +397,6 @@ fn check_stored(taken: u64, told: &Result<Attributes, SftpError>) -> Result<(), 
         Err(error) if error.is_fatal() => Err(error.clone()),
         _ => Ok(()),
     }
-}
-
-/// What the server leaves of `mode`, by the attributes of a file that was created with its owner's rights besides.
-fn granted_by(attributes: &Attributes, mode: u32) -> u32 {
-    attributes.permissions.map_or(OWNERS, |granted| granted & PERMISSION_BITS) & (mode | !OWNERS)
 }
 
 /// Gives a file a name that another may have.

@@ -3,6 +3,7 @@
 mod attributes;
 mod compression;
 mod file;
+mod given;
 mod growth;
 mod handles;
 mod lanes;
@@ -30,7 +31,7 @@ use super::temporary::temporary_name;
 use super::{BytePath, CopyError, Side, Totals};
 use crate::ssh::sftp::{Attributes, Sftp, SftpError};
 use crate::ssh::{Output, SshError};
-use attributes::{attributes_of, metadata_of};
+use attributes::{attributes_of, carried, metadata_of};
 use file::{RemoteSource, RemoteTarget, rename};
 use lanes::Lanes;
 use opening::Opening;
@@ -337,7 +338,7 @@ impl Endpoint for RemoteEndpoint {
     }
 
     fn date_link<'a>(&'a self, path: &'a BytePath, times: (SystemTime, SystemTime)) -> Answer<'a, ()> {
-        let attributes = attributes_of(Change { times: Some(times), mode: None });
+        let attributes = attributes_of(Change { times: Some(times), ..Change::default() });
         async move {
             match ask!(self, lsetstat(path.as_bytes(), &attributes)) {
                 // Of no other server can it be had.
@@ -346,6 +347,10 @@ impl Endpoint for RemoteEndpoint {
             }
         }
         .boxed()
+    }
+
+    fn carried(&self, time: SystemTime) -> SystemTime {
+        carried(time)
     }
 
     fn change<'a>(&'a self, path: &'a BytePath, change: Change) -> Answer<'a, ()> {

@@ -41,14 +41,18 @@ fn is_long(path: &[u8]) -> bool {
 /// Asks the server about the file system that was to hold `path`, when what it said may be about that.
 pub(super) async fn explain(lanes: &Arc<Lanes>, path: &BytePath, error: SftpError) -> CopyError {
     let error = meaning(path, error);
-    let CopyError::Remote(SftpError::Failure(_)) = &error else { return error };
+    let missing = match &error {
+        CopyError::Remote(SftpError::Failure(_)) => 0,
+        CopyError::Remote(SftpError::NotStored { taken, held }) => taken.saturating_sub(*held),
+        _ => return error,
+    };
     let lane = lanes.pick().await;
     if !lane.sftp().offers(Extension::Statvfs) {
         return error;
     }
     match lane.heed(lane.sftp().statvfs(path.parent().as_bytes()).await) {
         Ok(space) if space.is_read_only => CopyError::ReadOnly,
-        Ok(space) if space.bytes < LITTLE || space.files == Some(0) => CopyError::DiskFull,
+        Ok(space) if space.bytes < LITTLE.max(missing) || space.files == Some(0) => CopyError::DiskFull,
         _ => error,
     }
 }

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 
 use super::lanes::{Lane, Lanes};
 use super::refusal::explain_write;
-use crate::copy::endpoint::{Answer, Change, Metadata, TargetFile};
+use crate::copy::endpoint::{Answer, Change, Finished, TargetFile};
 use crate::copy::{BytePath, CopyError};
 use crate::ssh::sftp::{Attributes, Handle, OpenFlags, SftpError};
 
@@ -58,12 +58,12 @@ impl TargetFile for Device {
         .boxed()
     }
 
-    fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Metadata> {
+    fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Finished> {
         async move {
             let Self { lane, handle, .. } = *self;
             let closed = async { lane.sftp().queue_close(handle).await?.await };
             lane.heed(closed.await)?;
-            Ok(Metadata::default())
+            Ok(Finished::default())
         }
         .boxed()
     }

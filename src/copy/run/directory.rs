@@ -6,7 +6,7 @@ use super::Run;
 use crate::copy::endpoint::{Change, FileKind, Metadata};
 use crate::copy::existing::check_directory;
 use crate::copy::plan::{Outcome, Place};
-use crate::copy::{BytePath, CopyError, Failure, Summary};
+use crate::copy::{BytePath, CopyError, Failure, Shortfall, Summary};
 
 impl Run<'_> {
     pub(in crate::copy) async fn make_directory(
@@ -45,7 +45,7 @@ impl Run<'_> {
             let again = async {
                 match target.stat(&place.target).await?.mode {
                     Some(rights) if rights & lent != lent => {
-                        target.change(&place.target, Change { mode: Some(rights | lent), times: None }).await
+                        target.change(&place.target, Change { mode: Some(rights | lent), ..Change::default() }).await
                     }
                     _ => Ok(()),
                 }
@@ -74,13 +74,36 @@ impl Run<'_> {
             } else {
                 None
             };
-            let change = Change { mode, times: source.times.filter(|_| self.options.preserve) };
-            if !change.is_empty() {
-                target.change(&place.target, change).await?;
-            }
+            let times = source.times.filter(|_| self.options.preserve);
+            self.set(&place.target, Change { mode, times, owner: None }).await?;
+            self.note_time_range(&place.target, times);
             target.sync_directory(&place.target).await
         };
         finish.await.map(|()| Outcome::Done).map_err(|error| self.at_target(place, error))
+    }
+
+    /// Sets what can be set; a refusal leaves the directory as it is, and is told with the others at the end.
+    async fn set(&self, path: &BytePath, change: Change) -> Result<(), CopyError> {
+        let target = &*self.destination.endpoint;
+        if change.is_empty() {
+            return Ok(());
+        }
+        match target.change(path, change).await {
+            Err(error) if error.is_refusal() => {}
+            outcome => return outcome,
+        }
+        // One of them may be allowed.
+        let alone = [
+            (Shortfall::Permissions, Change { mode: change.mode, ..Change::default() }),
+            (Shortfall::Times, Change { times: change.times, ..Change::default() }),
+        ];
+        for (lacks, change) in alone.into_iter().filter(|(_, change)| !change.is_empty()) {
+            match target.change(path, change).await {
+                Err(error) if error.is_refusal() => self.warnings.add(path, (lacks, Some(error))),
+                outcome => outcome?,
+            }
+        }
+        Ok(())
     }
 
     /// Forces the new names in these directories to the disk; those deeper down were when their directory was finished.

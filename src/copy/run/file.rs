@@ -1,6 +1,7 @@
 //! One file from one side to the other.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -15,7 +16,8 @@ use crate::copy::plan::Place;
 use crate::copy::progress::FileMeter;
 use crate::copy::rate::Limit;
 use crate::copy::temporary::Unfinished;
-use crate::copy::{BytePath, CopyError, Endpoint, Failure, Piece, Ranges, Transfer, Window};
+use crate::copy::warnings::Warnings;
+use crate::copy::{BytePath, CopyError, Endpoint, Failure, Piece, Ranges, Shortfall, Transfer, Window};
 
 /// Bytes that one file may have in flight for each stream: a path of 20 MB/s and 200 ms is full.
 pub(super) const FILE_WINDOW: u64 = 4 * 1024 * 1024;
@@ -39,6 +41,7 @@ pub(in crate::copy) struct FileCopy<'a> {
     pub(super) verify: bool,
     pub(super) there: There,
     pub(super) unfinished: &'a Unfinished,
+    pub(super) warnings: &'a Warnings,
     pub(super) journal: Option<&'a Journal>,
     /// Bytes that all files together may have in flight.
     pub(super) budget: &'a Arc<Semaphore>,
@@ -61,7 +64,13 @@ impl FileCopy<'_> {
     pub(super) async fn run(&self, meter: &mut FileMeter<'_, '_>) -> Result<u64, Failure> {
         if self.place.target.is_directory_like() {
             let (side, path) = (self.target.side(), self.place.target.clone());
-            return Err(self.at_target(CopyError::TargetNotDirectory { side, path }));
+            let found = self.target.lstat(&path).await;
+            let is_missing = found.is_err_and(|error| error.is_not_found());
+            return Err(self.at_target(if is_missing {
+                CopyError::TargetMissing { side, path }
+            } else {
+                CopyError::TargetNotDirectory { side, path }
+            }));
         }
         let size = self.found.size.unwrap_or(0);
         if self.is_done_before().await? {
@@ -92,8 +101,8 @@ impl FileCopy<'_> {
         outcome
     }
 
-    /// The permissions of the file that is to be replaced, if there is one.
-    pub(super) async fn mode_in_the_way(&self) -> Result<Option<u32>, CopyError> {
+    /// The file that is to be replaced, if there is one.
+    pub(super) async fn in_the_way(&self) -> Result<Option<Metadata>, CopyError> {
         if self.there == There::Nothing {
             return Ok(None);
         }
@@ -101,7 +110,7 @@ impl FileCopy<'_> {
             Ok(Metadata { kind: Some(FileKind::Directory), .. }) => Err(CopyError::DirectoryInTheWay),
             // The file takes the link's place, whatever is behind it.
             Ok(Metadata { kind: Some(FileKind::Symlink), .. }) => Ok(None),
-            Ok(Metadata { kind: None | Some(FileKind::File), mode, .. }) => Ok(mode.map(|mode| mode & MODE_BITS)),
+            Ok(found @ Metadata { kind: None | Some(FileKind::File), .. }) => Ok(Some(found)),
             Ok(_) if self.there == There::Special => Ok(None),
             Ok(_) => Err(CopyError::NotRegular),
             Err(error) if error.is_not_found() => Ok(None),
@@ -143,9 +152,10 @@ impl FileCopy<'_> {
                 None => self.target.create(&begun.temporary, asked).await,
             }
         };
-        let (in_the_way, created) = join(self.mode_in_the_way(), create).await;
-        let kept_mode = in_the_way.map_err(|error| self.at_target(error))?;
-        let mut writer = created.map_err(|error| self.at_target(error))?;
+        let (in_the_way, created) = join(self.in_the_way(), create).await;
+        let replaced = in_the_way.map_err(|error| self.at_target(error))?;
+        let mut writer = created.map_err(|error| self.at_target(no_new_file(error, replaced.is_some())))?;
+        let kept_mode = replaced.and_then(|replaced| replaced.mode).map(|mode| mode & MODE_BITS);
         if is_new && kept_mode.is_some_and(|mode| asked & !mode & OTHERS != 0) {
             writer = self.create_privately(writer, &begun.temporary).await.map_err(|error| self.at_target(error))?;
         }
@@ -160,9 +170,17 @@ impl FileCopy<'_> {
             let compared = self.compare(reader, &begun.temporary, written).await;
             compared.map_err(|failure| self.changed_if_it_differs(failure))?;
         }
-        let change = Change { mode: kept.or(kept_mode), times: metadata.times.filter(|_| self.preserve) };
+        let times = metadata.times.filter(|_| self.preserve);
+        let owner = replaced.and_then(|replaced| replaced.owner);
+        let change = Change { mode: kept.or(kept_mode), times, owner };
         let finished = writer.finish(change, &self.place.target).await.map_err(|error| self.at_target(error))?;
-        self.note_finished(begun, metadata, &finished);
+        self.note_finished(begun, metadata, &finished.metadata);
+        let carried = |time: SystemTime| self.target.carried(time) == time;
+        let is_in_range = times.is_none_or(|(accessed, modified)| carried(accessed) && carried(modified));
+        let beyond = (!is_in_range).then_some((Shortfall::TimeRange, None));
+        for unset in finished.unset.into_iter().chain(beyond) {
+            self.warnings.add(&self.place.target, unset);
+        }
         Ok(written)
     }
 
@@ -310,6 +328,11 @@ impl FileCopy<'_> {
     pub(super) fn at_target(&self, error: CopyError) -> Failure {
         Failure::new(self.target.side(), &self.place.target, error)
     }
+}
+
+/// Why a file could not be made beside one that is there.
+fn no_new_file(error: CopyError, is_there: bool) -> CopyError {
+    if is_there && error.is_denied() { CopyError::NoNewFile(Box::new(error)) } else { error }
 }
 
 /// A piece on its way.

@@ -10,6 +10,7 @@ use resume::open_journal;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -22,9 +23,10 @@ use super::progress::{Event, FileMeter, Meter};
 use super::rate::Limit;
 use super::sources::stat_behind;
 use super::temporary::{Unfinished, is_temporary};
+use super::warnings::Warnings;
 use super::{
-    BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Skip, Streams, Summary, Totals, scp,
-    target,
+    BytePath, CopyError, CopyOptions, Endpoint, Failure, Location, Progress, Shortfall, Skip, Streams, Summary, Totals,
+    scp, target,
 };
 use file::{FILE_WINDOW, FileCopy, There};
 
@@ -48,6 +50,7 @@ pub(super) struct Run<'a> {
     journal: Option<Arc<Journal>>,
     /// The target, if it is neither a file nor a directory.
     pub(super) special: OnceLock<BytePath>,
+    pub(super) warnings: Arc<Warnings>,
     budget: Arc<Semaphore>,
     pub(super) limit: Option<Limit>,
 }
@@ -63,13 +66,15 @@ impl<'a> Run<'a> {
             Some(endpoint) => Location { endpoint, ..destination },
             None => destination,
         };
+        let warnings = Arc::<Warnings>::default();
         let journal = open_journal(&sources, &destination, &options).await;
         Self {
             sources,
             limit: options.rate_limit.map(Limit::new),
             options,
             meter: Meter::new(report),
-            unfinished: Unfinished::new(Arc::clone(&destination.endpoint), journal.clone()),
+            unfinished: Unfinished::new(Arc::clone(&destination.endpoint), journal.clone(), Arc::clone(&warnings)),
+            warnings,
             journal,
             special: OnceLock::new(),
             destination,
@@ -106,6 +111,7 @@ impl<'a> Run<'a> {
             let all: Vec<_> = (0..self.sources.len()).collect();
             self.copy_planned(&all, &mut summary).await?;
         }
+        self.warn(&mut summary);
         if let Some(journal) = &self.journal {
             journal.close(summary.is_complete(), self.options.start_over);
         }
@@ -137,7 +143,7 @@ impl<'a> Run<'a> {
                 }
                 Ok(())
             }
-            Err(failure) if matches!(failure.error, CopyError::TargetNotDirectory { .. }) => Err(failure.error),
+            Err(failure) if failure.error.is_about_target() => Err(failure.error),
             Err(failure) => self.record(summary, failure),
         }
     }
@@ -296,7 +302,7 @@ impl<'a> Run<'a> {
             return Ok(Outcome::Done);
         }
         if self.options.dry_run {
-            copy.mode_in_the_way().await.map_err(|error| self.at_target(place, error))?;
+            copy.in_the_way().await.map_err(|error| self.at_target(place, error))?;
             return Ok(self.would_copy(place, metadata.size));
         }
         self.meter.tell(Event::Started { path: &place.source, size: metadata.size }, |_| {});
@@ -312,13 +318,22 @@ impl<'a> Run<'a> {
         Ok(Outcome::Done)
     }
 
+    /// Times as the target keeps them.
+    pub(super) fn carried(&self, (accessed, modified): (SystemTime, SystemTime)) -> (SystemTime, SystemTime) {
+        let target = &*self.destination.endpoint;
+        (target.carried(accessed), target.carried(modified))
+    }
+
     /// Whether the target has a file that stays.
     async fn is_kept(&self, place: &Place, source: &Metadata, is_fresh: bool) -> Result<bool, Failure> {
         if is_fresh || self.options.skip == Skip::Nothing {
             return Ok(false);
         }
         match self.destination.endpoint.lstat(&place.target).await {
-            Ok(found) => Ok(found.kind == Some(FileKind::File) && self.options.skip.keeps(&found, source)),
+            Ok(found) => {
+                let source = Metadata { times: source.times.map(|times| self.carried(times)), ..*source };
+                Ok(found.kind == Some(FileKind::File) && self.options.skip.keeps(&found, &source))
+            }
             Err(error) if error.is_of_stream() => Err(self.at_target(place, error)),
             Err(_) => Ok(false),
         }
@@ -338,13 +353,41 @@ impl<'a> Run<'a> {
         let make = async {
             target.make_link(&place.target, &to).await?;
             match metadata.times.filter(|_| self.options.preserve) {
-                Some(times) => target.date_link(&place.target, times).await,
+                Some(times) => self.date_link(&place.target, times).await,
                 None => Ok(()),
             }
         };
         make.await.map_err(|error| self.at_target(place, error))?;
         self.meter.tell(Event::Finished { path: &place.source }, |totals| totals.files_done += 1);
         Ok(Outcome::Done)
+    }
+
+    async fn date_link(&self, path: &BytePath, times: (SystemTime, SystemTime)) -> Result<(), CopyError> {
+        self.note_time_range(path, Some(times));
+        match self.destination.endpoint.date_link(path, times).await {
+            Err(error) if error.is_refusal() => {
+                self.warnings.add(path, (Shortfall::Times, Some(error)));
+                Ok(())
+            }
+            dated => dated,
+        }
+    }
+
+    /// Notes that a file gets other times than it was to get.
+    pub(super) fn note_time_range(&self, path: &BytePath, times: Option<(SystemTime, SystemTime)>) {
+        let target = &*self.destination.endpoint;
+        if times
+            .is_some_and(|(accessed, modified)| [accessed, modified].iter().any(|time| target.carried(*time) != *time))
+        {
+            self.warnings.add(path, (Shortfall::TimeRange, None));
+        }
+    }
+
+    fn warn(&self, summary: &mut Summary) {
+        for warning in self.warnings.take(&self.destination.endpoint.side()) {
+            self.meter.tell(Event::Warned(&warning), |_| {});
+            summary.warnings.push(warning);
+        }
     }
 
     pub(super) fn file_copy<'b>(
@@ -367,6 +410,7 @@ impl<'a> Run<'a> {
                 _ => There::Unknown,
             },
             unfinished: &self.unfinished,
+            warnings: &self.warnings,
             journal: self.journal(),
             budget: &self.budget,
             limit: self.limit.as_ref(),

@@ -182,7 +182,7 @@ impl FileCopy<'_> {
         if !self.preserve {
             return Ok(Some(found));
         }
-        let change = Change { mode: source.mode.map(|mode| mode & MODE_BITS), times: source.times };
+        let change = Change { mode: source.mode.map(|mode| mode & MODE_BITS), times: source.times, owner: None };
         self.target.change(path, change).await.map_err(|error| self.at_target(error))?;
         self.target.lstat(path).await.map(Some).map_err(|error| self.at_target(error))
     }

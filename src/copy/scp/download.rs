@@ -242,7 +242,7 @@ pub(super) fn words_of(failure: &Failure) -> Words {
 pub(super) fn metadata_of(header: &Header, kind: FileKind) -> Metadata {
     let time = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
     let times = header.times.map(|Times { modified, accessed }| (time(accessed), time(modified)));
-    Metadata { kind: Some(kind), size: Some(header.size), mode: Some(header.mode), times }
+    Metadata { kind: Some(kind), size: Some(header.size), mode: Some(header.mode), times, owner: None }
 }
 
 /// The file that arrives, as something that is read from: in order, whatever the order of the calls.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, pending, ready};
@@ -186,6 +187,11 @@ impl Endpoint for ScpEndpoint {
 
     fn remove<'a>(&'a self, _: &'a BytePath) -> Answer<'a, ()> {
         unable("remove a file")
+    }
+
+    /// The protocol has whole seconds since 1970.
+    fn carried(&self, time: SystemTime) -> SystemTime {
+        time.max(SystemTime::UNIX_EPOCH)
     }
 
     fn change<'a>(&'a self, _: &'a BytePath, _: Change) -> Answer<'a, ()> {

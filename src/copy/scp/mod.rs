@@ -67,11 +67,11 @@ pub(super) async fn copy(run: &Run<'_>, summary: &mut Summary) -> Result<(), Cop
         let target = target::find(&**endpoint, path, run.sources.len()).await?;
         target.note(&run.special);
         target.hold(&**endpoint).await?;
-        Ok(target)
+        Ok::<_, CopyError>(target)
     };
     let target = match found.await {
         Ok(target) => target,
-        Err(error @ CopyError::TargetNotDirectory { .. }) => return Err(error),
+        Err(error) if error.is_about_target() => return Err(error),
         Err(error) => return run.record(summary, Failure::new(endpoint.side(), path, error)),
     };
     let (received, planned): (Vec<_>, Vec<_>) =

@@ -14,7 +14,7 @@ use super::line::{Times, Words};
 use super::peer::Peer;
 use super::request::{Flags, target_command};
 use super::source::{Answered, Source};
-use crate::copy::endpoint::{Answer, Change, Metadata, TargetFile};
+use crate::copy::endpoint::{Answer, Change, Finished, TargetFile};
 use crate::copy::plan::Place;
 use crate::copy::{BytePath, CopyError};
 
@@ -248,7 +248,7 @@ impl TargetFile for Outgoing<'_> {
         .boxed()
     }
 
-    fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Metadata> {
-        std::future::ready(Ok(Metadata::default())).boxed()
+    fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Finished> {
+        std::future::ready(Ok(Finished::default())).boxed()
     }
 }

@@ -65,9 +65,11 @@ impl<'a, 'm> Upload<'a, 'm> {
             Ok(upload) => upload,
             Err(ScpError::Refused(words)) => {
                 tracing::debug!(%words, "refused");
-                return Err(CopyError::TargetNotDirectory {
-                    side: endpoint.side(),
-                    path: run.destination.path.clone(),
+                let (side, path) = (endpoint.side(), run.destination.path.clone());
+                return Err(if words.reason().to_string().contains("No such file") {
+                    CopyError::TargetMissing { side, path }
+                } else {
+                    CopyError::TargetNotDirectory { side, path }
                 });
             }
             Err(error) => return Err(ended(endpoint, error)),
@@ -278,6 +280,7 @@ impl<'a, 'm> Upload<'a, 'm> {
         self.tell_found(size, is_last);
         self.verify_before(&place.target, summary).await?;
         let offered = self.sender.file(name, mode_of(&metadata), size, self.times_of(&metadata)).await;
+        self.run.note_time_range(&place.target, metadata.times.filter(|_| self.run.options().preserve));
         if !self.is_accepted(offered, &place, summary)? {
             return Ok(());
         }
@@ -320,7 +323,8 @@ impl<'a, 'm> Upload<'a, 'm> {
     /// Whether a file that was found is not sent: the target keeps what it has, or nothing is sent at all.
     pub(super) fn is_left(&mut self, place: &Place, metadata: &Metadata, is_last: bool) -> bool {
         let (options, size) = (self.run.options(), metadata.size.unwrap_or(0));
-        let is_kept = self.survey.keeps(options.skip, &place.target, metadata);
+        let carried = Metadata { times: metadata.times.map(|times| self.run.carried(times)), ..*metadata };
+        let is_kept = self.survey.keeps(options.skip, &place.target, &carried);
         if !is_kept && !options.dry_run {
             // A later source of that name goes over this one, whatever was there before.
             self.survey.forget(&place.target);

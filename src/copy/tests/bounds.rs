@@ -35,7 +35,7 @@ fn is_file(path: &BytePath) -> bool {
 impl Stuck {
     fn metadata(&self, path: &BytePath) -> Metadata {
         let kind = if is_file(path) { FileKind::File } else { FileKind::Directory };
-        Metadata { kind: Some(kind), size: Some(self.size), mode: Some(0o644), times: None }
+        Metadata { kind: Some(kind), size: Some(self.size), mode: Some(0o644), times: None, owner: None }
     }
 }
 
@@ -125,7 +125,7 @@ impl TargetFile for Clogged {
         std::future::pending().boxed()
     }
 
-    fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Metadata> {
+    fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Finished> {
         std::future::pending().boxed()
     }
 }

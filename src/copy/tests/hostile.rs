@@ -362,7 +362,7 @@ async fn a_disk_that_is_full_or_read_only_is_named_when_the_server_says_no_more_
         (3, 1000, 0, 0, "no space is left on the disk"),
         (3, 1000, 9, 1, "the file system is read-only"),
         (6, 1000, 9, 0, "the server answered: told so"),
-        (18, 1000, 9, 0, "the server answered: told so"),
+        (18, 1000, 9, 0, "the server does not rename the whole copy to its name: the server answered: told so"),
     ];
     for (refused, blocks, files, flags, reason) in cases {
         let node = taking(&[STATVFS], move |request| match request.verb {
@@ -410,7 +410,10 @@ async fn what_cannot_be_replaced_keeps_its_name() {
     let target = Location::remote(&node(stream).await, "x");
     let source = Location::local(folder.path().join("x"));
     let summary = copy(vec![source], target, CopyOptions::default(), |_| {}).await.unwrap();
-    assert_eq!(messages(&summary), ["node:x: the server answered: told so"]);
+    assert_eq!(
+        messages(&summary),
+        ["node:x: the server does not rename the whole copy to its name: the server answered: told so"]
+    );
     assert_eq!(*there.lock().unwrap(), BTreeMap::from([("x".to_owned(), "old")]));
 }
 

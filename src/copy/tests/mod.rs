@@ -245,7 +245,7 @@ async fn several_sources_need_a_directory() {
     let folder = folder();
     let sources = || vec![local(&folder.path().join("a")), local(&folder.path().join("b"))];
     let refused = copy(sources(), local(&folder.path().join("none")), CopyOptions::default(), |_| {}).await;
-    assert!(matches!(refused, Err(CopyError::TargetNotDirectory { .. })));
+    assert!(matches!(refused, Err(CopyError::TargetMissing { .. })));
     let nothing = copy(Vec::new(), local(folder.path()), CopyOptions::default(), |_| {}).await;
     assert!(matches!(nothing, Err(CopyError::NoSources)));
 }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use ssmssh::copy::{
-    Answer, BytePath, Change, CopyError, Endpoint, Entry, FileKind, Metadata, Side, SourceFile, TargetFile,
+    Answer, BytePath, Change, CopyError, Endpoint, Entry, FileKind, Finished, Metadata, Side, SourceFile, TargetFile,
 };
 
 /// What new files and directories do not get.
@@ -88,7 +88,8 @@ fn metadata_of(node: &Node) -> Metadata {
         Some(content) => (FileKind::File, content.len() as u64),
         None => (FileKind::Directory, 0),
     };
-    Metadata { kind: Some(kind), size: Some(size), mode: Some(node.mode), times: Some((node.modified, node.modified)) }
+    let times = Some((node.modified, node.modified));
+    Metadata { kind: Some(kind), size: Some(size), mode: Some(node.mode), times, owner: None }
 }
 
 fn ready<'a, T: Send + 'a>(outcome: Result<T, CopyError>) -> Answer<'a, T> {
@@ -209,14 +210,14 @@ impl TargetFile for Target {
         ready(written)
     }
 
-    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Finished> {
         let mut nodes = self.memory.nodes();
         let finished = nodes.remove(&self.at).ok_or_else(|| refused(NO_ENTRY)).map(|mut node| {
             node.mode = self.granted;
             apply(&mut node, change);
             let metadata = metadata_of(&node);
             nodes.insert(key(to), node);
-            metadata
+            Finished::from(metadata)
         });
         drop(nodes);
         ready(finished)

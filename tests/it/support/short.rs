@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use rustix::io::Errno;
-use ssmssh::copy::{Answer, BytePath, Change, CopyError, Endpoint, Entry, Metadata, Side, SourceFile, TargetFile};
+use ssmssh::copy::{
+    Answer, BytePath, Change, CopyError, Endpoint, Entry, Finished, Metadata, Side, SourceFile, TargetFile,
+};
 
 /// When it is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl TargetFile for ShortFile {
         }
     }
 
-    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Metadata> {
+    fn finish(self: Box<Self>, change: Change, to: &BytePath) -> Answer<'_, Finished> {
         if self.stage == Stage::Finishing {
             return std::future::ready(Err(Short::refused(self.errno))).boxed();
         }
