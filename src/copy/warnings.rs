@@ -64,7 +64,10 @@ pub type Unset = (Shortfall, Option<CopyError>);
 
 /// The warnings of a copy so far.
 #[derive(Debug, Default)]
-pub(super) struct Warnings(Mutex<BTreeMap<Shortfall, (BytePath, u64, Option<CopyError>)>>);
+pub(super) struct Warnings(Mutex<BTreeMap<Shortfall, Files>>);
+
+/// The first of some files, how many there are, and why the first is one.
+type Files = (BytePath, u64, Option<CopyError>);
 
 impl Warnings {
     pub(super) fn add(&self, path: &BytePath, (lacks, reason): Unset) {

@@ -76,13 +76,13 @@ async fn whatever_a_server_refuses_a_failed_copy_changes_nothing_and_another_say
             let options = CopyOptions::default().preserve(preserve);
             let target = Location::remote(&server.endpoint, "target");
             let summary = copy(vec![Location::local(source.clone())], target, options, |_| {}).await.unwrap();
-            let context = format!("{refused}, preserve {preserve}: {summary:?}");
+            let case = format!("{refused}, preserve {preserve}: {summary:?}");
             let (is_complete, mut lacks) = outcome(&summary);
             lacks.retain(|lack| matches!(lack, Permissions | Times));
             match expected {
-                Failed => assert!(!is_complete, "{context}"),
-                Copied => assert_eq!((is_complete, &lacks[..]), (true, &[][..]), "{context}"),
-                Lacking(expected) => assert_eq!((is_complete, &lacks[..]), (true, *expected), "{context}"),
+                Failed => assert!(!is_complete, "{case}"),
+                Copied => assert_eq!((is_complete, &lacks[..]), (true, &[][..]), "{case}"),
+                Lacking(expected) => assert_eq!((is_complete, &lacks[..]), (true, *expected), "{case}"),
             }
             let content = fs::read(server.path("target")).unwrap();
             let after = fs::metadata(server.path("target")).unwrap();
@@ -90,10 +90,10 @@ async fn whatever_a_server_refuses_a_failed_copy_changes_nothing_and_another_say
                 assert_eq!(
                     (content, after.mode(), after.ino()),
                     (b"before".to_vec(), before.mode(), before.ino()),
-                    "{context}"
+                    "{case}"
                 );
             } else {
-                assert_eq!(content, b"new content", "{context}");
+                assert_eq!(content, b"new content", "{case}");
             }
         }
     }
