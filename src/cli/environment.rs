@@ -63,18 +63,21 @@ impl Environment {
     /// The variables that one of ssh's patterns (`*`, `?`) names.
     pub(super) fn matching<'a>(&'a self, pattern: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
         let pairs = self.variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
-        let named = pairs.filter(|(name, _)| matches_pattern(pattern.as_bytes(), name.as_bytes()));
+        let named = pairs.filter(|(name, _)| matches_pattern(pattern, name));
         named.map(|(name, value)| (name.to_owned(), value.to_owned()))
     }
 }
 
-fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
+/// Whether one of ssh's patterns (`*`, `?`) names the variable.
+pub(super) fn matches_pattern(pattern: &str, name: &str) -> bool {
+    matches(pattern.as_bytes(), name.as_bytes())
+}
+
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match pattern.split_first() {
         None => name.is_empty(),
-        Some((b'*', rest)) => (0..=name.len()).any(|skipped| matches_pattern(rest, &name[skipped..])),
-        Some((b'?', rest)) => name.split_first().is_some_and(|(_, tail)| matches_pattern(rest, tail)),
-        Some((byte, rest)) => {
-            name.split_first().is_some_and(|(head, tail)| head == byte && matches_pattern(rest, tail))
-        }
+        Some((b'*', rest)) => (0..=name.len()).any(|skipped| matches(rest, &name[skipped..])),
+        Some((b'?', rest)) => name.split_first().is_some_and(|(_, tail)| matches(rest, tail)),
+        Some((byte, rest)) => name.split_first().is_some_and(|(head, tail)| head == byte && matches(rest, tail)),
     }
 }

@@ -153,7 +153,10 @@ fn end_of(outcome: &Result<Ending, CliError>, level: LogLevel) -> End {
         }
         Ok(Ending::ReaderGone) => end(Status::Stopped, OUTPUT_CLOSED),
         Err(error) => {
-            let exit_status = report::print(error, level);
+            let printed = report::print(error, level);
+            // No more than a file that is not there: what is wrong is what was named.
+            let is_about_names = matches!(error, CliError::Copy(CopyError::TargetNotDirectory { .. }));
+            let exit_status = if is_about_names { INCOMPLETE } else { printed };
             End { message: Some(report::message(error)), ..end(Status::Failed, exit_status) }
         }
     }
@@ -193,5 +196,8 @@ mod tests {
         let exit_status = |outcome| end_of(&outcome, LogLevel::Quiet).exit_status;
         assert_eq!(exit_status(Ok(Ending::Copied(Summary::default()))), 0);
         assert_eq!(exit_status(Ok(Ending::ReaderGone)), 141);
+        let side = crate::copy::Side::Local;
+        let no_directory = CopyError::TargetNotDirectory { side, path: "x".into() };
+        assert_eq!(exit_status(Err(CliError::Copy(no_directory))), 1);
     }
 }

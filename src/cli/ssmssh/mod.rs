@@ -112,6 +112,7 @@ async fn work(
             Ending::Signalled(signal)
         }
     };
+    tell_refused(&child);
     if let Ending::Exited(status) = &ended
         && !settings.connection.is_quiet()
     {
@@ -212,6 +213,15 @@ fn exit_code(ended: &Ending) -> u8 {
         Ending::Disconnected => FAILURE,
         Ending::OutputClosed => OUTPUT_CLOSED,
         Ending::Signalled(signal) => signal.exit_code(),
+    }
+}
+
+/// Servers refuse most variables, and few commands miss them: it is for who asks.
+fn tell_refused(child: &Child) {
+    let refused = child.refused_env();
+    if !refused.is_empty() {
+        let names = refused.join(", ");
+        tracing::info!(target: "ssmssh::detail", "not taken by the node (AcceptEnv of its sshd_config): {names}");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use super::args::SsmsshArgs;
-use crate::cli::environment::Environment;
+use crate::cli::environment::{Environment, matches_pattern};
 use crate::cli::options::{RequestTty, SshOptions};
 use crate::cli::settings::{ConnectionSettings, SettingsError};
 use crate::cli::target::Target;
@@ -28,7 +28,6 @@ pub(crate) struct SsmsshSettings {
 impl SsmsshSettings {
     pub(crate) fn resolve(args: &SsmsshArgs, env: &Environment) -> Result<Self, SettingsError> {
         let options = SshOptions::parse(&args.connection.options)?;
-        let remote_env = options.send_env.iter().flat_map(|pattern| env.matching(pattern));
         Ok(Self {
             connection: ConnectionSettings::with_options(
                 &args.connection,
@@ -43,7 +42,7 @@ impl SsmsshSettings {
             null_stdin: args.null_stdin,
             forget_host: args.forget_host,
             term: env.text("TERM")?.unwrap_or_else(|| "dumb".to_owned()),
-            remote_env: remote_env.chain(options.set_env.iter().cloned()).collect(),
+            remote_env: sent(&options.send_env, env).chain(options.set_env.iter().cloned()).collect(),
         })
     }
 }
@@ -55,6 +54,17 @@ fn request_tty(args: &SsmsshArgs, options: &SshOptions) -> RequestTty {
         (false, 1) => RequestTty::Yes,
         (false, 2..) => RequestTty::Force,
     }
+}
+
+/// What the `ssh_config` of Debian, Fedora and macOS sends: the language in which to answer.
+const USUALLY_SENT: [&str; 2] = ["LANG", "LC_*"];
+
+/// The variables that the patterns name. As with ssh, `-PATTERN` takes names back, the usual ones too.
+fn sent<'a>(patterns: &'a [String], env: &'a Environment) -> impl Iterator<Item = (String, String)> + 'a {
+    let (back, given): (Vec<_>, Vec<_>) = patterns.iter().map(String::as_str).partition(|one| one.starts_with('-'));
+    let taken_back = move |name: &str| back.iter().any(|pattern| matches_pattern(&pattern[1..], name));
+    let patterns = USUALLY_SENT.into_iter().chain(given);
+    patterns.flat_map(|pattern| env.matching(pattern)).filter(move |(name, _)| !taken_back(name))
 }
 
 /// The words joined by single spaces, as ssh does: the node's shell splits them again.
@@ -116,8 +126,13 @@ mod tests {
     #[test]
     fn variables_are_sent_by_pattern_and_set_by_name() {
         let env = [("LC_ALL", "C"), ("LC_TIME", "de"), ("LANG", "en"), ("SECRET", "x")];
-        let settings = resolve(&["-o", "SendEnv=LC_* LAN?", "-o", "SetEnv=A=b", NODE], &env);
-        let expected = [("LC_ALL", "C"), ("LC_TIME", "de"), ("LANG", "en"), ("A", "b")];
-        assert_eq!(settings.remote_env, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let sent = |words: &[&str]| {
+            let settings = resolve(&[words, &[NODE]].concat(), &env);
+            settings.remote_env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(sent(&[]), "LANG=en LC_ALL=C LC_TIME=de");
+        assert_eq!(sent(&["-o", "SendEnv=SEC*", "-o", "SetEnv=A=b"]), "LANG=en LC_ALL=C LC_TIME=de SECRET=x A=b");
+        assert_eq!(sent(&["-o", "SendEnv=-LC_*"]), "LANG=en");
+        assert_eq!(sent(&["-o", "SendEnv=-L* LC_TIM?"]), "");
     }
 }
