@@ -23,7 +23,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(short = 'o', value_name = "KEY=VALUE")]
     pub(crate) options: Vec<OsString>,
 
-    /// Compress what is sent and received (as `-o Compression=yes`)
+    /// Compress what is sent and received, as ssmssh does by default (as `-o Compression=yes`)
     #[arg(short = 'C')]
     pub(crate) compress: bool,
 

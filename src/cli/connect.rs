@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
 use super::identity;
@@ -29,7 +29,7 @@ pub(crate) const LAST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Dialer<'a> {
     settings: &'a ConnectionSettings,
-    keys: OnceCell<Vec<Identity>>,
+    keys: Mutex<Option<Vec<Identity>>>,
     client: OnceCell<Client>,
     notices: Notices,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Dialer<'a> {
 impl<'a> Dialer<'a> {
     pub(crate) fn new(settings: &'a ConnectionSettings) -> Self {
         let notices = Notices::new(settings.log_level);
-        Self { settings, keys: OnceCell::new(), client: OnceCell::new(), notices }
+        Self { settings, keys: Mutex::default(), client: OnceCell::new(), notices }
     }
 
     /// Logs in at `target`. `interactive` is for people: little output on its way, so that Ctrl-C acts at once.
@@ -45,14 +45,28 @@ impl<'a> Dialer<'a> {
     /// Cancelling it leaves to [`Dialer::wait_idle`] what was begun.
     pub(crate) async fn connect(&self, target: &Target, interactive: bool) -> Result<Connection, CliError> {
         // Before anything is asked of the network: a key that may not be used costs no session.
-        let keys = self.keys.get_or_try_init(|| identity::load(self.settings)).await?;
-        let connecting = self.dial(target, self.session(target, keys, interactive), interactive);
+        let session = self.session(target, &self.keys().await?, interactive);
+        let connecting = self.dial(target, session, interactive);
         let connection = match self.settings.connect_timeout {
             Some(limit) => timeout(limit, connecting).await.unwrap_or(Err(CliError::ConnectTimeout(limit)))?,
             None => connecting.await?,
         };
         self.tell_host_key(&connection, target);
         Ok(connection)
+    }
+
+    async fn keys(&self) -> Result<Vec<Identity>, CliError> {
+        let mut keys = self.keys.lock().await;
+        if keys.is_none() {
+            *keys = Some(identity::load(self.settings).await?);
+        }
+        Ok(keys.clone().unwrap_or_default())
+    }
+
+    /// Nothing more is connected to, but by a [`Redialer`], which has keys of its own: wiped from memory, they are in nobody's
+    /// reach.
+    pub(crate) async fn forget_keys(&self) {
+        *self.keys.lock().await = None;
     }
 
     /// Outages are told from the beginning: those of the login too.
@@ -100,7 +114,7 @@ impl<'a> Dialer<'a> {
         Some(Redialer {
             settings: self.settings.clone(),
             client: self.client.get()?.clone(),
-            keys: self.keys.get()?.clone(),
+            keys: self.keys.try_lock().ok()?.clone()?,
             target: target.clone(),
             host_key: connection.host_key()?.clone(),
             has_warned: AtomicBool::new(false),

@@ -54,6 +54,7 @@ fn in_vain(agent: Option<&str>) -> String {
 ///
 /// Cancelling it gives the terminal back.
 pub(crate) async fn load(settings: &ConnectionSettings) -> Result<Vec<Identity>, IdentityError> {
+    hide_memory();
     let (held, in_vain) = agent::keys(&settings.agent).await;
     let only_named = settings.agent.identities_only;
     let unlock = Unlock { batch_mode: settings.batch_mode, askpass: settings.askpass.as_ref(), in_vain };
@@ -69,6 +70,21 @@ pub(crate) async fn load(settings: &ConnectionSettings) -> Result<Vec<Identity>,
                 in_order(held, files, false, only_named, |key, file| public_half(file) == Some(key.public_key()));
             unlock.usual(sources, paths, !settings.is_quiet()).await
         }
+    }
+}
+
+/// From now on there is a key in memory: no core of this process is written, and nobody else of this user reads it. A system
+/// that cannot do it does without.
+fn hide_memory() {
+    #[cfg(target_os = "linux")]
+    let hidden = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    #[cfg(not(target_os = "linux"))]
+    let hidden = {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        setrlimit(Resource::Core, Rlimit { current: Some(0), ..getrlimit(Resource::Core) })
+    };
+    if let Err(error) = hidden {
+        tracing::debug!(%error, "a core of this process would show its keys");
     }
 }
 

@@ -111,6 +111,8 @@ impl Handler for Events {
         if let (Some(key), None) = (&shown.key, &shown.agreed) {
             self.check.has_agreed_type(key, &names.key).map_err(HandlerError::HostKey)?;
             shown.agreed = Some(names.key.to_string());
+            let agreed = if compressed { "zlib@openssh.com, in both directions" } else { "none" };
+            tracing::info!(target: "ssmssh::detail", "compression: {agreed}");
         }
         Ok(())
     }

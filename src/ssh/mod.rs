@@ -142,7 +142,8 @@ impl SessionBuilder {
 
     /// Adds a key to log in with: a [`PrivateKey`], or an [`AgentKey`] of an [`SshAgent`]. Keys are tried in the order
     /// given; servers allow about six. An agent is asked for a signature only with a key that the server would take, and
-    /// one that does not sign within 60 s leaves the turn to the keys that are no agent's.
+    /// one that does not sign within 60 s leaves the turn to the keys that are no agent's. A session keeps none of them: after
+    /// the login a key is wiped from memory as soon as the caller has dropped its clones, those of the builder among them.
     #[must_use]
     pub fn identity(mut self, key: impl Into<Identity>) -> Self {
         self.identities.push(key.into());

@@ -5,6 +5,7 @@ mod architecture;
 mod cli_children;
 mod cli_commands;
 mod cli_failures;
+mod cli_memory;
 mod cli_openssh;
 mod cli_terminal;
 mod client;

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::copy_sftp::noise;
 use crate::support::{
+    cli::{Cli, fast_lab},
     logs::log_lines,
     ssh::{connect, within},
     sshd::Sshd,
@@ -108,4 +109,21 @@ async fn a_server_without_compression_is_used_without() {
     let session = connect(&sshd, sshd.client().compression(true)).await.expect("let in");
     assert!(!session.is_compressed());
     assert!(within(session.command("true").status()).await.expect("a status").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssmssh_compresses_unless_it_is_told_not_to_and_says_so() {
+    let lab = fast_lab().await;
+    let text = "the same line again and again\n".repeat(10_000);
+    for (option, agreed) in [
+        (None, "compression: zlib@openssh.com"),
+        (Some("Compression=yes"), "compression: zlib@openssh.com"),
+        (Some("Compression=no"), "compression: none"),
+    ] {
+        let options = option.into_iter().flat_map(|option| ["-o", option]);
+        let args: Vec<_> = ["-v"].into_iter().chain(options).chain([lab.node(), "cat"]).collect();
+        let ran = Cli::in_lab(&lab).args(args).run_with(text.as_bytes()).await;
+        assert_eq!((ran.code, ran.out() == text), (Some(0), true), "{}", ran.stderr);
+        assert!(ran.stderr.contains(agreed), "{option:?}: {}", ran.stderr);
+    }
 }

@@ -32,6 +32,7 @@ pub(super) async fn connect_all(settings: &SsmcpSettings, dialer: &Dialer<'_>) -
             nodes.push(labelled(names.next(), connect(target, dialer, settings, names)).await?);
         }
     }
+    dialer.forget_keys().await;
     Ok(nodes)
 }
 

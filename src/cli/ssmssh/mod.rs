@@ -150,6 +150,7 @@ async fn begin(
     pty: Option<&Pty>,
 ) -> Result<(Connection, Child), CliError> {
     let connection = dialer.connect(&settings.target, pty.is_some()).await?;
+    dialer.forget_keys().await;
     let command = match &settings.command {
         Some(line) => connection.command(line.clone()),
         None => connection.shell(),

@@ -28,14 +28,12 @@ pub(crate) struct SsmsshSettings {
 impl SsmsshSettings {
     pub(crate) fn resolve(args: &SsmsshArgs, env: &Environment) -> Result<Self, SettingsError> {
         let options = SshOptions::parse(&args.connection.options)?;
+        let mut connection =
+            ConnectionSettings::with_options(&args.connection, &options, args.user.as_deref(), args.port, env)?;
+        // A data channel carries less than a processor compresses; what is random already costs next to nothing.
+        connection.compression.get_or_insert(true);
         Ok(Self {
-            connection: ConnectionSettings::with_options(
-                &args.connection,
-                &options,
-                args.user.as_deref(),
-                args.port,
-                env,
-            )?,
+            connection,
             target: args.target.clone(),
             command: command_line(&args.command),
             request_tty: request_tty(args, &options),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use russh::keys::{Algorithm, HashAlg, PublicKey};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 mod decode;
 mod error;
@@ -121,8 +121,9 @@ impl PrivateKey {
     }
 
     fn from_container(container: &Container, label: &str, passphrase: Option<&str>) -> Result<Self, KeyError> {
-        let key = decode::decode(container, passphrase).map_err(|fault| fault.about(label))?;
-        Ok(Self { key: Arc::new(key), label: label.to_owned() })
+        let key = decode_aside(container, passphrase);
+        wipe_stack(USED_PAGES);
+        Ok(Self { key: key.map_err(|fault| fault.about(label))?, label: label.to_owned() })
     }
 
     /// The key's type, as in `ssh-ed25519`.
@@ -152,6 +153,26 @@ impl PrivateKey {
     pub(super) fn describe(&self) -> String {
         format!("{} ({} {})", self.label, self.key_type(), self.fingerprint())
     }
+}
+
+/// Decodes a key into its final place. What it is moved through on the way lies in the frames below this one.
+#[inline(never)]
+fn decode_aside(container: &Container, passphrase: Option<&str>) -> Result<Arc<russh::keys::PrivateKey>, error::Fault> {
+    decode::decode(container, passphrase).map(Arc::new)
+}
+
+/// More of the stack than decoding a key takes.
+const USED_PAGES: usize = 24;
+
+/// Overwrites so many pages of the stack below this frame: a value that is moved stays where it was.
+#[inline(never)]
+fn wipe_stack(pages: usize) {
+    let mut page = [0_u8; 4096];
+    page.zeroize();
+    if pages > 0 {
+        wipe_stack(pages - 1);
+    }
+    std::hint::black_box(&mut page);
 }
 
 /// A line of `authorized_keys` without a comment.

@@ -43,6 +43,10 @@ impl Container {
     }
 }
 
+const BEGIN: &[u8] = b"-----BEGIN ";
+const DASHES: &[u8] = b"-----";
+/// The longest name of a block is `ENCRYPTED PRIVATE KEY`.
+const MAX_LABEL: usize = 32;
 const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";
 
 /// The cipher's name: the first field after the magic.
@@ -64,6 +68,17 @@ pub(super) fn parse(file: &[u8]) -> Result<Container, Fault> {
         let text = str::from_utf8(file).map_err(|_| Fault::Damaged("it is not text".to_owned()))?;
         return Ok(Container::Ppk(Zeroizing::new(text.to_owned())));
     }
+    let found = first_block(file);
+    if let Err(Fault::NotAKey | Fault::Truncated) = &found
+        && let Some(file) = untangle(file)
+    {
+        return first_block(&file);
+    }
+    found
+}
+
+/// The first private key in lines as they ought to be.
+fn first_block(file: &[u8]) -> Result<Container, Fault> {
     let mut lines = Lines { rest: file };
     let mut seen = None;
     while let Some(line) = lines.next() {
@@ -89,11 +104,64 @@ fn unsupported(what: &str) -> Fault {
     Fault::Unsupported(what.to_owned())
 }
 
+/// A private key that lost its lines on the way: all in one, with `\\n` in place of line feeds, in quotes, or inside a JSON
+/// text such as the answer of `aws ec2 create-key-pair`. Gives it back in lines.
+fn untangle(file: &[u8]) -> Option<Secret> {
+    let mut rest = file;
+    loop {
+        let (_, behind) = split_at(rest, BEGIN)?;
+        let (label, body) = split_at(behind, DASHES)?;
+        rest = behind;
+        if !label.ends_with(b"PRIVATE KEY") || label.len() > MAX_LABEL {
+            continue;
+        }
+        let (body, _) = split_at(body, b"-----END ")?;
+        let mut lines = Zeroizing::new(Vec::with_capacity(file.len() + 2 * MAX_LABEL + 64));
+        for part in [BEGIN, label, DASHES, b"\n"] {
+            lines.extend_from_slice(part);
+        }
+        unescape(body, &mut lines);
+        for part in [b"\n-----END ", label, DASHES, b"\n"] {
+            lines.extend_from_slice(part);
+        }
+        return Some(lines);
+    }
+}
+
+/// What stands before and behind the first `mark`.
+fn split_at<'a>(text: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = text.windows(mark.len()).position(|window| window == mark)?;
+    Some((&text[..at], &text[at + mark.len()..]))
+}
+
+/// Line feeds for `\\n` and `\\r`, however often the backslash is doubled, and no quotes.
+fn unescape(body: &[u8], into: &mut Secret) {
+    let mut is_escape = false;
+    for &byte in body {
+        match byte {
+            b'\\' => is_escape = true,
+            b'n' | b'r' if is_escape => {
+                into.push(b'\n');
+                is_escape = false;
+            }
+            b'"' | b'\'' => is_escape = false,
+            other => {
+                into.push(other);
+                is_escape = false;
+            }
+        }
+    }
+}
+
 /// What a file is that holds no PEM block of interest.
 fn without_block(file: &[u8]) -> Fault {
     let first = file.split(|byte| b" \t\r\n".contains(byte)).next().unwrap_or_default();
     let is_key_type = [&b"ssh-"[..], b"ecdsa-sha2-", b"sk-"].iter().any(|prefix| first.starts_with(prefix));
-    if is_key_type && first.ends_with(b"-cert-v01@openssh.com") {
+    if contains(file, b"BEGIN SSH2 ENCRYPTED PRIVATE KEY") {
+        unsupported(
+            "it is in the format of ssh.com; convert it with: ssh-keygen -i -f FILE, without a passphrase on it",
+        )
+    } else if is_key_type && first.ends_with(b"-cert-v01@openssh.com") {
         Fault::Certificate
     } else if is_key_type || first == b"----" {
         Fault::PublicKey
@@ -163,6 +231,14 @@ impl<'a> Block<'a> {
     fn into_container(self, label: &[u8]) -> Result<Container, Fault> {
         let Self { cipher, iv, body } = self;
         let of = if label == b"EC PRIVATE KEY" { LegacyKind::Sec1 } else { LegacyKind::Pkcs1 };
+        // Some programs write the one under the name of the other, and ssh reads what is there.
+        match (label, cipher, inside(&body)) {
+            (b"OPENSSH PRIVATE KEY", _, _) | (_, Some(_), _) | (_, _, None) => {}
+            (_, None, Some(Inside::Pkcs1)) => return Ok(Container::Pkcs1(body)),
+            (_, None, Some(Inside::Sec1)) => return Ok(Container::Sec1(body)),
+            (_, None, Some(Inside::Pkcs8)) => return Ok(Container::Pkcs8(body)),
+            (_, None, Some(Inside::EncryptedPkcs8)) => return Ok(Container::EncryptedPkcs8(body)),
+        }
         match (label, cipher) {
             (b"OPENSSH PRIVATE KEY", _) if openssh_cipher(&body).is_some() => Ok(Container::OpenSsh(body)),
             (b"OPENSSH PRIVATE KEY", _) => Err(Fault::Damaged("it is not in OpenSSH's format".to_owned())),
@@ -172,6 +248,28 @@ impl<'a> Block<'a> {
             (b"EC PRIVATE KEY", None) => Ok(Container::Sec1(body)),
             (_, None) => Ok(Container::Pkcs1(body)),
         }
+    }
+}
+
+/// What a DER body is by its first fields.
+enum Inside {
+    Pkcs1,
+    Sec1,
+    Pkcs8,
+    EncryptedPkcs8,
+}
+
+fn inside(der: &[u8]) -> Option<Inside> {
+    let header = match *der.get(1)? {
+        first @ 0x81..=0x84 => 2 + usize::from(first & 0x7f),
+        _ => 2,
+    };
+    match *der.get(header..)? {
+        [2, 1, 0, 2, ..] => Some(Inside::Pkcs1),
+        [2, 1, 1, 4, ..] => Some(Inside::Sec1),
+        [2, 1, 0 | 1, 0x30, ..] => Some(Inside::Pkcs8),
+        [0x30, ..] => Some(Inside::EncryptedPkcs8),
+        _ => None,
     }
 }
 

@@ -280,3 +280,58 @@ proptest! {
         let _ = parse(&content);
     }
 }
+
+#[test]
+fn a_key_under_the_name_of_another_format_is_read_as_ssh_reads_it() {
+    for (name, labels) in [
+        ("rsa.pkcs8.pem", ["PRIVATE KEY", "RSA PRIVATE KEY"]),
+        ("rsa.pkcs1.pem", ["RSA PRIVATE KEY", "PRIVATE KEY"]),
+        ("ec256.sec1.pem", ["EC PRIVATE KEY", "PRIVATE KEY"]),
+        ("ec256.pkcs8.pem", ["PRIVATE KEY", "EC PRIVATE KEY"]),
+        ("rsa.pkcs8.aes256.pem", ["ENCRYPTED PRIVATE KEY", "PRIVATE KEY"]),
+    ] {
+        let text = String::from_utf8(vector(name)).expect("text").replace(labels[0], labels[1]);
+        let key = parse(text.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(key.fingerprint(), fingerprint_of(name), "{name}");
+    }
+}
+
+#[test]
+fn a_key_that_lost_its_lines_is_read_all_the_same() {
+    for name in ["rsa.pkcs1.pem", "ed25519.openssh", "ec256.pkcs8.pem", "rsa.pkcs8.aes256.pem"] {
+        let text = String::from_utf8(vector(name)).expect("text");
+        let text = text.trim();
+        let escaped = text.replace('\n', "\\n");
+        for (way, tangled) in [
+            ("one line", text.replace('\n', " ")),
+            ("nothing in between", text.replace('\n', "")),
+            ("literal line feeds", escaped.clone()),
+            ("doubled backslashes", text.replace('\n', "\\\\r\\\\n")),
+            ("double quotes", format!("\"{text}\"\n")),
+            ("single quotes and line feeds", format!("'{escaped}'")),
+            (
+                "JSON",
+                format!(
+                    "{{\n  \"KeyFingerprint\": \"1f:51\",\n  \"KeyMaterial\": \"{escaped}\",\n  \"KeyName\": \"k\"\n}}\n"
+                ),
+            ),
+            ("an assignment", format!("SSH_KEY=\"{escaped}\"")),
+        ] {
+            let key = parse(tangled.as_bytes()).unwrap_or_else(|error| panic!("{name}, {way}: {error}"));
+            assert_eq!(key.fingerprint(), fingerprint_of(name), "{name}, {way}");
+        }
+    }
+    let cut = String::from_utf8(vector("rsa.pkcs1.pem")).expect("text").replace('\n', " ");
+    assert!(matches!(parse(&cut.as_bytes()[..cut.len() / 2]), Err(KeyError::Truncated { .. })));
+    let public = "{\"key\": \"-----BEGIN PUBLIC KEY-----\\nMFkw\\n-----END PUBLIC KEY-----\"}";
+    assert!(parse(public.as_bytes()).is_err());
+}
+
+#[test]
+fn a_private_key_of_ssh_com_is_not_called_a_public_one() {
+    let file = b"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nComment: \"x\"\nP2/56w==\n---- END SSH2 ENCRYPTED PRIVATE KEY ----\n";
+    let error = parse(file).expect_err("not supported");
+    assert!(error.to_string().contains("ssh-keygen -i -f FILE"), "{error}");
+    let public = parse(b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n").expect_err("public");
+    assert!(matches!(public, KeyError::PublicKey { .. }), "{public}");
+}
