@@ -240,4 +240,13 @@ mod tests {
         assert!(lines.contains(&"debug: ssmssh::stream: resumed frames=3".to_owned()), "{lines:?}");
         assert!(!lines.iter().any(|line| line.contains("secret") || line.contains("else")), "{lines:?}");
     }
+
+    #[test]
+    fn a_warning_is_a_sentence_without_names_of_fields() {
+        let told = printed(LogLevel::Info, || {
+            let error = std::io::Error::from_raw_os_error(13);
+            tracing::warn!(path = "/state/x", %error, "no journal is kept");
+        });
+        assert_eq!(told, ["warning: /state/x: no journal is kept: Permission denied (os error 13)"]);
+    }
 }

@@ -339,3 +339,26 @@ async fn a_download_writes_nothing_behind_a_link_that_takes_a_directorys_place()
     assert!(!summary.is_complete());
     assert_eq!((tree(&outside).len(), mode(&outside), modified(&outside)), (0, 0o711, long_ago()));
 }
+
+#[tokio::test]
+async fn a_file_that_has_the_very_name_comes_before_the_pattern() {
+    let (node, into) = (folder(), folder());
+    for name in ["{a,b}", "a", "b", "[ab]"] {
+        fs::create_dir_all(node.path().join("nm")).unwrap();
+        fs::write(node.path().join("nm").join(name), name).unwrap();
+    }
+    let names = async |pattern: &str| {
+        let target = tempfile::tempdir_in(into.path()).unwrap();
+        let source = Location::scp(&scp_in(node.path()), pattern).matching();
+        let summary = run(source, Location::local(target.path().to_owned()), CopyOptions::default()).await;
+        assert!(summary.is_complete(), "{summary:?}");
+        tree(target.path()).into_keys().map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("nm/{a,b}").await, ["{a,b}"]);
+    assert_eq!(names("nm/[ab]").await, ["[ab]"]);
+    for name in ["{a,b}", "[ab]"] {
+        fs::remove_file(node.path().join("nm").join(name)).unwrap();
+    }
+    assert_eq!(names("nm/{a,b}").await, ["a", "b"]);
+    assert_eq!(names("nm/[ab]").await, ["a", "b"]);
+}

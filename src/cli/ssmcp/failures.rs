@@ -41,3 +41,20 @@ fn hint(error: &CopyError) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::sftp::SftpError;
+
+    #[test]
+    fn where_only_the_directory_is_closed_the_way_that_writes_in_place_is_named() {
+        let denied = || CopyError::Remote(SftpError::PermissionDenied);
+        let told = CopyError::NoNewFile(Box::new(denied()));
+        assert_eq!(told.to_string(), denied().to_string());
+        for error in [told, CopyError::NotRenamed(SftpError::PermissionDenied)] {
+            assert!(hint(&error).is_some_and(|hint| hint.contains("`-O`")), "{error}");
+        }
+        assert_eq!(hint(&denied()), None);
+    }
+}

@@ -62,11 +62,12 @@ impl<'a, 'm> Download<'a, 'm> {
             Ok(request) => request,
             Err(error) => return run.record(summary, Failure::new(endpoint.side(), typed, error)),
         };
-        let is_single = request.is_single();
-        let receiver = match Receiver::start(endpoint, request.clone(), flags(run.options())).await {
-            Ok(receiver) => Arc::new(Mutex::new(receiver)),
+        let started = Receiver::start_for(endpoint, &run.sources[origin], request, flags(run.options()));
+        let (request, receiver) = match started.await {
+            Ok((request, receiver)) => (request, Arc::new(Mutex::new(receiver))),
             Err(error) => return run.record(summary, Failure::new(endpoint.side(), typed, error.into())),
         };
+        let is_single = request.is_single();
         let (is_taken, open) = (false, Vec::new());
         let mut download =
             Self { run, endpoint, origin, typed, request, target, taken, receiver, is_single, is_taken, open };

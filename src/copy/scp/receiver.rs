@@ -8,7 +8,7 @@ use super::line::Words;
 use super::peer::Peer;
 use super::request::{Flags, Request};
 use super::sink::{Received, Sink};
-use crate::copy::BytePath;
+use crate::copy::{BytePath, Location};
 
 /// One request, being answered. Dropping it ends the program.
 pub(super) struct Receiver {
@@ -19,6 +19,8 @@ pub(super) struct Receiver {
     file: FileState,
     /// Bytes of the file that nobody took yet.
     buffer: BytesMut,
+    /// What came and was looked at.
+    first: Option<Received>,
 }
 
 /// How far the file in hand is.
@@ -35,6 +37,27 @@ impl Receiver {
         Ok(Self::with(Sink::new(request, flags.recursive), peer))
     }
 
+    /// As `start`, of what a source stands for. A file that has the very name comes before a pattern: where the name itself
+    /// has what a shell would expand, it is asked for first. Returns what was asked for.
+    pub(super) async fn start_for(
+        endpoint: &ScpEndpoint,
+        source: &Location,
+        request: Request,
+        flags: Flags,
+    ) -> Result<(Request, Self), ScpError> {
+        let is_odd = source.path.as_bytes().iter().any(|byte| matches!(byte, b'{' | b'['));
+        if source.is_pattern && is_odd {
+            let literal = Request::new(&source.path);
+            let mut receiver = Self::start(endpoint, literal.clone(), flags).await?;
+            if let Ok(Some(first @ (Received::File(_) | Received::Directory(_)))) = receiver.next().await {
+                receiver.first = Some(first);
+                return Ok((literal, receiver));
+            }
+        }
+        let receiver = Self::start(endpoint, request.clone(), flags).await?;
+        Ok((request, receiver))
+    }
+
     /// As `start`, to be told what there is: with times, and a wait less for everything.
     pub(super) async fn survey(endpoint: &ScpEndpoint, request: Request, recursive: bool) -> Result<Self, ScpError> {
         let flags = Flags { recursive, preserve: true, directory: false };
@@ -43,11 +66,14 @@ impl Receiver {
     }
 
     fn with(sink: Sink, peer: Peer) -> Self {
-        Self { sink, peer, is_told: false, file: FileState::Ended, buffer: BytesMut::new() }
+        Self { sink, peer, is_told: false, file: FileState::Ended, buffer: BytesMut::new(), first: None }
     }
 
     /// What comes next; `None` once the program has ended as it should. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<Received>, ScpError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
         loop {
             if let Some(received) = self.sink.poll_event()? {
                 self.note(&received);

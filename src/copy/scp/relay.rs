@@ -51,9 +51,9 @@ impl<'r, 'a, 'm> Relay<'r, 'a, 'm> {
             Ok(request) => request,
             Err(error) => return run.record(summary, Failure::new(from.side(), typed, error)),
         };
-        let is_single = request.is_single();
-        let receiver = match Receiver::start(from, request, flags(run.options())).await {
-            Ok(receiver) => receiver,
+        let started = Receiver::start_for(from, &run.sources[origin], request, flags(run.options()));
+        let (is_single, receiver) = match started.await {
+            Ok((request, receiver)) => (request.is_single(), receiver),
             Err(error) => return run.record(summary, Failure::new(from.side(), typed, error.into())),
         };
         let mut relay = Self { upload, from, origin, typed, is_single, receiver, open: Vec::new() };

@@ -439,3 +439,17 @@ async fn without_room_for_one_file_the_others_go_on() {
     assert_eq!((summary.files, summary.failures.len()), (1, 1), "{summary:?}");
     assert!(matches!(summary.failures[0].error, CopyError::DiskFull));
 }
+
+#[tokio::test]
+async fn a_disk_that_is_full_at_the_last_write_is_named() {
+    for (blocks, reason) in [(0, "no space is left on the disk"), (1000, "the server took 3 bytes and holds 0")] {
+        let node = taking(&[STATVFS], move |request| match request.verb {
+            200 => Some(space(request, blocks, 9, 0)),
+            8 => Some(request.attributes(&file(0))),
+            _ => None,
+        })
+        .await;
+        let told = ["one", "two"].map(|name| format!("node:dir/{name}: {reason}"));
+        assert_eq!(messages(&up(&node).await), told);
+    }
+}
