@@ -3,9 +3,6 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use aws_config::SdkConfig;
-use aws_config::profile::ProfileFileCredentialsProvider;
-use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
@@ -13,6 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::Settings;
+use super::setup::Setup;
 
 /// Credentials this close to their end are not used for a new request.
 const MARGIN: Duration = Duration::from_mins(1);
@@ -21,8 +19,8 @@ const MARGIN: Duration = Duration::from_mins(1);
 /// credentials file without an expiry, so an hour later the file holds other ones than a provider remembers.
 const WITHOUT_END: Duration = Duration::from_mins(1);
 
-/// The longest wait for credentials: a credential process may have to ask its user for a code.
-const TIMEOUT: Duration = Duration::from_mins(2);
+/// The longest wait for credentials: a credential process, which has two minutes, may have to ask its user for a code.
+const TIMEOUT: Duration = Duration::from_secs(150);
 
 /// The credentials of one [`super::AwsService`].
 ///
@@ -84,25 +82,11 @@ impl Source {
         match self {
             Self::Given(provider) => provider.provide_credentials().await,
             Self::Chain(settings) => {
-                let config = settings.load().await;
-                if let Some(profile) = &settings.profile {
-                    return of_profile(profile, &config).provide_credentials().await;
-                }
-                let provider = config.credentials_provider();
-                provider.ok_or_else(|| CredentialsError::not_loaded("none configured"))?.provide_credentials().await
+                let setup = Setup::read(settings.clone()).await.map_err(CredentialsError::invalid_configuration)?;
+                setup.credentials().await
             }
         }
     }
-}
-
-/// A profile that was named outweighs credentials in the environment, as with every AWS tool; in the SDK's chain the
-/// environment would come first, and the calls would go to another account than the one that was asked for.
-fn of_profile(name: &str, config: &SdkConfig) -> ProfileFileCredentialsProvider {
-    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
-    if let Some(client) = config.http_client() {
-        provider = provider.with_http_client(client);
-    }
-    ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(name).build()
 }
 
 impl ProvideCredentials for FreshCredentials {

@@ -72,7 +72,7 @@ impl<'a> Call<'a> {
                 ServiceError::SessionEnded { session: (*session).clone(), message }
             }
             ("ExpiredTokenException" | "ExpiredToken" | "RequestExpired", _) => {
-                ServiceError::Expired(format!("{message}: {}", login(self.service.profile.as_deref())))
+                ServiceError::Expired(format!("{message}: {}", self.service.renewal))
             }
             (code, _) if is_unknown_caller(code) => {
                 let key = used.map_or("in use", Credentials::access_key_id);
@@ -145,34 +145,27 @@ pub(super) fn missing_field(call: &Call<'_>, name: &str) -> ServiceError {
     ServiceError::Unreachable { operation: call.operation, message: format!("an answer that lacks {name}") }
 }
 
-/// Credentials that could not be resolved.
-pub(super) fn credentials(error: &CredentialsError, profile: Option<&str>) -> ServiceError {
+/// Credentials that could not be resolved, and what would renew them.
+pub(super) fn credentials(error: &CredentialsError, renewal: &str) -> ServiceError {
+    if let Some(told) = error.source().and_then(|source| source.downcast_ref::<ServiceError>()) {
+        return told.clone();
+    }
+    if let Some((host, source)) = http::unreached(error).filter(|(host, _)| !http::is_near(without_port(host))) {
+        return ServiceError::NotReached { operation: "the login", host: host.to_owned(), source: Arc::clone(source) };
+    }
     let causes = causes(error);
     let told = quote(&causes, REFUSAL, &[]);
     // The SSO errors are private to aws-config: their texts are all there is to tell them by.
     let is_login = ["SSO token", "Session token not found or invalid", "Login token is expired"];
     if is_login.iter().any(|text| causes.contains(text)) {
-        return ServiceError::Expired(format!("{told}: {}", login(profile)));
-    }
-    // The instance's role is the last that the chain asks: what fails there, outside of EC2, is that nothing else had any.
-    let is_missing = matches!(error, CredentialsError::CredentialsNotLoaded(_));
-    if let Some(profile) = profile.filter(|_| is_missing) {
-        return ServiceError::Credentials(format!("none found in the profile `{profile}`, if there is such a profile"));
-    }
-    if profile.is_none() && (is_missing || causes.contains("IMDS")) {
-        return ServiceError::Credentials(format!(
-            "none found in the environment, the profile or the instance's role; name a profile, or {}",
-            login(None)
-        ));
+        return ServiceError::Expired(format!("{told}: {renewal}"));
     }
     ServiceError::Credentials(told)
 }
 
-fn login(profile: Option<&str>) -> String {
-    match profile {
-        Some(profile) => format!("run `aws sso login --profile {profile}`, or renew the credentials of that profile"),
-        None => "run `aws sso login`, or renew the credentials".to_owned(),
-    }
+fn without_port(host: &str) -> &str {
+    let parts = host.rsplit_once(':').filter(|(name, _)| !name.contains(':') || name.ends_with(']'));
+    parts.map_or(host, |(name, _)| name)
 }
 
 fn is_unknown_caller(code: &str) -> bool {

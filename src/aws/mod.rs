@@ -9,18 +9,20 @@ mod arn;
 mod credentials;
 mod errors;
 mod http;
+mod process;
+mod profiles;
+mod setup;
 mod upgrade;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::IdentityCache;
-use aws_sdk_ssm::config::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
 use futures_util::future::BoxFuture;
 use url::Url;
@@ -28,9 +30,10 @@ use url::Url;
 use self::credentials::{FreshCredentials, Source};
 use self::errors::{Call, missing_field};
 pub use self::http::http_client;
+use self::setup::Setup;
 use crate::stream::{
-    Denied, Grant, Network, ServiceError, SessionId, SsmService, StartRequest, UpgradeHeaders, is_loopback,
-    is_presigned, report_stage,
+    Denied, Grant, Network, SENTENCE, ServiceError, SessionId, SsmService, StartRequest, UpgradeHeaders, is_loopback,
+    is_presigned, quote, report_stage,
 };
 
 /// The document that opens a Port session to sshd. An IAM policy names it.
@@ -53,7 +56,8 @@ pub struct AwsService {
 struct Inner {
     client: Client,
     region: String,
-    profile: Option<String>,
+    /// What renews the credentials, as a clause for a message.
+    renewal: String,
     configured_host: Option<String>,
     credentials: Arc<FreshCredentials>,
 }
@@ -106,44 +110,18 @@ impl AwsServiceBuilder {
         self
     }
 
-    /// Reads the configuration. No credentials are asked for yet.
+    /// Reads the configuration. No credentials are asked for yet; a profile that cannot have any, a line that is not
+    /// understood and a region or endpoint that cannot be are errors ([`ServiceError::Configuration`]) with file and line.
     ///
     /// Cancelling it has no effect outside the process.
     pub async fn build(self) -> Result<AwsService, ServiceError> {
         let Self { mut settings } = self;
-        let config = settings.load().await;
-        let region = region_of(&config)?;
+        let setup = Setup::read(settings.clone()).await?;
+        let config = setup.load().await;
+        let region = setup.region(&config)?;
         settings.region = Some(region.clone());
-        let profile = settings.profile.clone();
-        AwsService::new(&config, region, profile, Source::Chain(settings))
-    }
-}
-
-impl Settings {
-    async fn load(&self) -> SdkConfig {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .build();
-        let loader = aws_config::defaults(BehaviorVersion::latest());
-        let loader = loader.http_client(http_client(self.network.clone())).timeout_config(timeouts);
-        let profile = self.profile.clone().or_else(profile_of_empty_variable);
-        let loader = set(loader, profile, ConfigLoader::profile_name);
-        let loader = set(loader, self.endpoint_url.as_ref(), ConfigLoader::endpoint_url);
-        set(loader, self.region.clone().map(Region::new), ConfigLoader::region).load().await
-    }
-}
-
-/// `AWS_PROFILE=` names no profile; aws-config would look for one without a name.
-#[expect(clippy::disallowed_methods, reason = "aws-config reads this variable itself, and offers no other way in")]
-fn profile_of_empty_variable() -> Option<String> {
-    std::env::var_os("AWS_PROFILE").is_some_and(|name| name.is_empty()).then(|| "default".to_owned())
-}
-
-fn set<T>(loader: ConfigLoader, value: Option<T>, setter: fn(ConfigLoader, T) -> ConfigLoader) -> ConfigLoader {
-    match value {
-        Some(value) => setter(loader, value),
-        None => loader,
+        setup.tell();
+        AwsService::new(&config, region, setup.renewal(), Source::Chain(settings))
     }
 }
 
@@ -160,11 +138,13 @@ impl AwsService {
         let region = region_of(config)?;
         let provider = config.credentials_provider();
         let provider = provider.ok_or_else(|| ServiceError::Credentials("the configuration names none".to_owned()))?;
-        Self::new(config, region, None, Source::Given(provider))
+        let renewal = "run `aws sso login`, or renew the credentials".to_owned();
+        Self::new(config, region, renewal, Source::Given(provider))
     }
 
-    fn new(config: &SdkConfig, region: String, profile: Option<String>, source: Source) -> Result<Self, ServiceError> {
+    fn new(config: &SdkConfig, region: String, renewal: String, source: Source) -> Result<Self, ServiceError> {
         let endpoint = configured_endpoint(config);
+        endpoint.as_deref().map_or(Ok(()), check_endpoint)?;
         if let Some(host) = endpoint.as_deref().and_then(host_in_clear) {
             return Err(ServiceError::PlainEndpoint { host });
         }
@@ -185,7 +165,7 @@ impl AwsService {
         let configured_host = endpoint.as_deref().and_then(host_of);
         let place = configured_host.as_deref().unwrap_or("the region's public endpoint");
         tracing::info!(target: "ssmssh::detail", "region {region}, API at {place}");
-        Ok(Self { inner: Arc::new(Inner { client, region, profile, configured_host, credentials }) })
+        Ok(Self { inner: Arc::new(Inner { client, region, renewal, configured_host, credentials }) })
     }
 
     /// The region that is asked.
@@ -197,7 +177,26 @@ impl AwsService {
 /// A variable that is set to nothing, as `AWS_REGION=` is, names no region.
 fn region_of(config: &SdkConfig) -> Result<String, ServiceError> {
     let region = config.region().map(Region::to_string).filter(|region| !region.is_empty());
-    region.ok_or(ServiceError::NoRegion)
+    let region = region.ok_or(ServiceError::NoRegion)?;
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if region.len() < 64 && region.bytes().all(is_letter) && !region.starts_with('-') && !region.ends_with('-') {
+        return Ok(region);
+    }
+    let remedy = if region.contains(['"', '\'']) { "take its quotes away" } else { "expected one such as eu-west-1" };
+    let shown = quote(&region, SENTENCE, &[]);
+    Err(ServiceError::Configuration(format!("`{shown}` is not a valid region: {remedy}")))
+}
+
+/// A URL with a login in it is not repeated.
+fn check_endpoint(url: &str) -> Result<(), ServiceError> {
+    let is_endpoint =
+        |url: &Url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty());
+    if Url::parse(url.trim()).is_ok_and(|url| is_endpoint(&url)) {
+        return Ok(());
+    }
+    let shown = if url.contains('@') { "the endpoint".to_owned() } else { format!("`{}`", quote(url, SENTENCE, &[])) };
+    let remedy = if url.contains(['"', '\'']) { "take its quotes away" } else { "expected one such as https://HOST" };
+    Err(ServiceError::Configuration(format!("{shown} is not a valid endpoint URL: {remedy}")))
 }
 
 /// The URL that replaces the public endpoint, found the way the SSM client finds it. One that is set to nothing, as
@@ -227,7 +226,7 @@ fn host_in_clear(url: &str) -> Option<String> {
 impl Inner {
     async fn credentials(&self) -> Result<Credentials, ServiceError> {
         let resolved = self.credentials.resolve(SystemTime::now()).await;
-        resolved.map_err(|error| errors::credentials(&error, self.profile.as_deref()))
+        resolved.map_err(|error| errors::credentials(&error, &self.renewal))
     }
 
     async fn start(&self, request: &StartRequest) -> Result<Grant, ServiceError> {
@@ -322,10 +321,9 @@ impl SsmService for AwsService {
 
 impl fmt::Debug for AwsService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { region, profile, configured_host, .. } = &*self.inner;
+        let Inner { region, configured_host, .. } = &*self.inner;
         f.debug_struct("AwsService")
             .field("region", region)
-            .field("profile", profile)
             .field("configured_host", configured_host)
             .finish_non_exhaustive()
     }

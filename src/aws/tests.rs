@@ -331,15 +331,30 @@ async fn a_missing_region_and_missing_credentials_are_told_apart() {
 #[test]
 fn an_expired_login_says_what_to_run() {
     let expired = CredentialsError::provider_error("the SSO token has expired and cannot be refreshed");
-    let failure = errors::credentials(&expired, Some("prod"));
+    let failure = errors::credentials(&expired, "run `aws sso login --profile prod`");
     assert!(
         matches!(&failure, ServiceError::Expired(text) if text.contains("aws sso login --profile prod")),
         "{failure}"
     );
-    let missing = errors::credentials(&CredentialsError::not_loaded("nothing"), None);
-    assert!(matches!(&missing, ServiceError::Credentials(text) if text.contains("profile")), "{missing}");
-    let missing = errors::credentials(&CredentialsError::not_loaded("nothing"), Some("prod"));
-    assert!(matches!(&missing, ServiceError::Credentials(text) if text.contains("`prod`")), "{missing}");
+    let missing = errors::credentials(&CredentialsError::not_loaded("nothing"), "");
+    assert!(matches!(&missing, ServiceError::Credentials(_)), "{missing}");
+}
+
+#[tokio::test]
+async fn a_region_and_an_endpoint_that_cannot_be_show_before_the_first_call() {
+    for (region, url, said) in [
+        ("\"eu-west-1\"", "", "`\"eu-west-1\"` is not a valid region: take its quotes away"),
+        ("eu west", "", "expected one such as eu-west-1"),
+        ("eu-west-1.evil.example/", "", "not a valid region"),
+        ("eu-west-1", "endpoint", "`endpoint` is not a valid endpoint URL"),
+        ("eu-west-1", "\"https://endpoint.example\"", "take its quotes away"),
+        ("eu-west-1", "ftp://jo:secret@endpoint.example", "the endpoint is not a valid endpoint URL"),
+    ] {
+        let config = config(region, granted().client()).into_builder().endpoint_url(url).build();
+        let error = AwsService::from_sdk_config(&config).expect_err(said);
+        assert!(matches!(&error, ServiceError::Configuration(_)) && !error.is_transient(), "{error:?}");
+        assert!(error.to_string().contains(said) && !error.to_string().contains("secret"), "{error}");
+    }
 }
 
 /// The HTTP client of the product itself, over a socket, to an endpoint that the user configured.

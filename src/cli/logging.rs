@@ -1,6 +1,7 @@
 //! What `-v` prints: what is used, stages with their durations, and with `-vv` the crate's own debug events.
 //!
-//! Events of other crates are never printed: they may hold tokens.
+//! Events of other crates are not printed, for they may hold tokens; but for the warnings of those that read the AWS
+//! configuration.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use super::report;
 const STAGE_TARGET: &str = "ssmssh::stage";
 /// What is used, and how it ends: sentences of their own.
 const DETAIL_TARGET: &str = "ssmssh::detail";
+/// The crates that read the AWS configuration.
+const CONFIGURATION_TARGETS: [&str; 2] = ["aws_config", "aws_runtime"];
 /// Names for what is told.
 const LABEL_TARGET: &str = "ssmssh::label";
 
@@ -55,7 +58,12 @@ impl Lines {
         if target == STAGE_TARGET || target == DETAIL_TARGET {
             return self.level >= LogLevel::Stages;
         }
-        let ours = target == "ssmssh" || target.starts_with("ssmssh::");
+        let begins =
+            |name: &str| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+        if CONFIGURATION_TARGETS.into_iter().any(begins) {
+            return self.level >= LogLevel::Debug && *metadata.level() <= Level::WARN;
+        }
+        let ours = begins("ssmssh");
         let most = match self.level {
             LogLevel::Quiet => Level::ERROR,
             LogLevel::Info | LogLevel::Stages => Level::WARN,
@@ -105,6 +113,9 @@ fn line(metadata: &Metadata<'_>, fields: &Fields) -> String {
     }
     match *metadata.level() {
         Level::ERROR => format!("error: {}", fields.sentence()),
+        Level::WARN if CONFIGURATION_TARGETS.iter().any(|name| metadata.target().starts_with(name)) => {
+            format!("warning: {}: {}", metadata.target(), fields.sentence())
+        }
         Level::WARN => format!("warning: {}", fields.sentence()),
         _ => format!("debug: {}: {}", metadata.target(), fields.text),
     }
@@ -204,7 +215,9 @@ mod tests {
         tracing::info!(target: "ssmssh::detail", "region {}", "eu-west-1");
         tracing::debug!(target: "ssmssh::stream", frames = 3, "resumed");
         tracing::warn!(target: "ssmssh::ssh", "new host key");
-        tracing::error!(target: "aws_config", "token=secret");
+        tracing::error!(target: "aws_smithy_runtime", "token=secret");
+        tracing::debug!(target: "aws_config", "key=secret");
+        tracing::warn!(target: "aws_runtime::profile", "ignored");
         tracing::debug!(target: "ssmsshx", "somebody else's");
     }
 
@@ -235,10 +248,11 @@ mod tests {
     }
 
     #[test]
-    fn two_v_print_debug_events_of_this_crate_and_of_no_other() {
+    fn two_v_print_debug_events_of_this_crate_and_of_others_only_what_is_wrong_with_the_configuration() {
         let lines = printed(LogLevel::Debug, log_all);
         assert!(lines.contains(&"debug: ssmssh::stream: resumed frames=3".to_owned()), "{lines:?}");
         assert!(!lines.iter().any(|line| line.contains("secret") || line.contains("else")), "{lines:?}");
+        assert!(lines.contains(&"warning: aws_runtime::profile: ignored".to_owned()), "{lines:?}");
     }
 
     #[test]

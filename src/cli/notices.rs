@@ -232,6 +232,7 @@ fn is_for_the_user(obstacle: &StreamError) -> bool {
             ServiceError::Expired(_)
                 | ServiceError::Credentials(_)
                 | ServiceError::CredentialsRefused(_)
+                | ServiceError::Configuration(_)
                 | ServiceError::Denied(_)
         ),
         _ => false,

@@ -143,6 +143,10 @@ pub enum ServiceError {
     /// Credentials or the login behind them have expired.
     #[error("AWS credentials have expired: {0}")]
     Expired(String),
+    /// The configuration cannot work: a line that is not understood, a profile that does not exist or lacks something, a
+    /// region or endpoint that cannot be. The text says where.
+    #[error("the AWS configuration cannot be used: {0}")]
+    Configuration(String),
     /// No region is configured.
     #[error("no AWS region is configured: set AWS_REGION, or add `region` to the profile")]
     NoRegion,
@@ -203,17 +207,17 @@ pub enum ServiceError {
 
 impl ServiceError {
     /// Whether the same call may succeed later: the network, throttling, a fault inside the service, or credentials
-    /// that a login elsewhere can renew. What IAM forbids, and a session that is over, stay so.
+    /// that have expired and that a login elsewhere renews. What IAM forbids, what is not configured, credentials that are
+    /// missing or refused, and a session that is over, stay so.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Credentials(_)
-            | Self::CredentialsRefused(_)
-            | Self::Expired(_)
-            | Self::Throttled { .. }
-            | Self::Unreachable { .. } => true,
+            Self::Expired(_) | Self::Throttled { .. } | Self::Unreachable { .. } => true,
             Self::NotReached { source, .. } => source.is_transient(),
             Self::Refused { code, .. } => code.contains("Internal") || code.contains("Unavailable"),
-            Self::Denied(_)
+            Self::Credentials(_)
+            | Self::CredentialsRefused(_)
+            | Self::Configuration(_)
+            | Self::Denied(_)
             | Self::TargetNotConnected { .. }
             | Self::NoRegion
             | Self::PlainEndpoint { .. }
@@ -228,7 +232,11 @@ impl ServiceError {
     pub(super) fn may_pass(&self) -> bool {
         let is_mendable = matches!(
             self,
-            Self::Credentials(_) | Self::CredentialsRefused(_) | Self::Expired(_) | Self::NotReached { .. }
+            Self::Credentials(_)
+                | Self::CredentialsRefused(_)
+                | Self::Configuration(_)
+                | Self::Expired(_)
+                | Self::NotReached { .. }
         );
         is_mendable || self.is_transient()
     }

@@ -136,7 +136,7 @@ async fn what_iam_denies_is_told_with_the_statement_to_add() {
     let ran = Cli::in_lab(&lab).args([lab.node(), "true"]).run().await;
     assert_eq!(ran.code, Some(255));
     assert!(ran.stderr.contains(r#""Action": "ssmmessages:OpenDataChannel""#), "{}", ran.stderr);
-    assert!(ran.stderr.contains("`aws sso login`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("log in again, or renew the credentials"), "{}", ran.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 mod api;
 mod architecture;
+mod cli_aws_files;
 mod cli_children;
 mod cli_commands;
 mod cli_failures;

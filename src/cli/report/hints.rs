@@ -91,14 +91,12 @@ fn service_hints(error: &ServiceError) -> Vec<Hint> {
             hint("the node has to reach the endpoints ssm, ssmmessages and ec2messages of its region"),
         ],
         ServiceError::Credentials(_) => {
-            vec![hint("`aws configure` or `aws configure sso` sets a profile up; `--profile` or AWS_PROFILE names it")]
+            vec![hint("a profile with credentials is named with `--profile` or AWS_PROFILE; `-v` shows what is used")]
         }
-        ServiceError::CredentialsRefused(_) => vec![hint(
-            "`aws sts get-caller-identity` tries them with the AWS CLI; a profile is chosen with `--profile` or AWS_PROFILE",
-        )],
-        // Most of these texts say it already, with the profile.
-        ServiceError::Expired(text) if text.contains("aws sso login") => Vec::new(),
-        ServiceError::Expired(_) => vec![hint("log in again: `aws sso login`, or whatever issues your credentials")],
+        ServiceError::CredentialsRefused(_) => {
+            vec![hint("`-v` shows where they come from; another profile is named with `--profile` or AWS_PROFILE")]
+        }
+        // These texts say themselves what renews them, and with which profile.
         ServiceError::NoRegion => vec![hint("`--region` names it for one command")],
         ServiceError::SessionEnded { .. } => vec![hint("connect again: an SSM session that is over stays over")],
         ServiceError::Throttled { .. } => {
@@ -157,7 +155,9 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
         StreamError::Service(error) => service_hints(error),
         StreamError::UpgradeDenied(denied) => {
             let mut hints = denied_hints(denied);
-            hints.push(hint("if it is allowed, log in again: `aws sso login`, or whatever issues your credentials"));
+            hints.push(hint(
+                "if it is allowed, log in again, or renew the credentials; `-v` shows where they come from",
+            ));
             hints
         }
         StreamError::Url(_) => {
@@ -183,9 +183,7 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
             vec![hint("run the same command again; what ran on a terminal of the node has been hung up")]
         }
         StreamError::NotTerminated { .. } => {
-            vec![hint(
-                "`aws ssm terminate-session` ends it; the service does after the idle time-out, 20 minutes or so",
-            )]
+            vec![hint("the service ends it after the account's idle time-out, usually 20 minutes")]
         }
         _ => Vec::new(),
     }
