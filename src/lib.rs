@@ -63,6 +63,10 @@ mod client;
 pub mod copy;
 pub mod datachannel;
 mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[allow(missing_docs, reason = "for the fuzz targets only")]
+pub mod fuzzing;
 pub mod ssh;
 pub mod stream;
 pub mod wire;

@@ -7,6 +7,8 @@ mod askpass;
 mod connect;
 mod environment;
 mod escape;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod identity;
 mod logging;
 mod modes;

@@ -285,6 +285,20 @@ pub(super) fn name_for(paths: impl Iterator<Item = ((String, BytePath), bool)>, 
     data_encoding::HEXLOWER.encode(&hash.finalize()[..16])
 }
 
+/// For the fuzz target.
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing {
+    use super::records::{checked, decode};
+
+    /// As it is, and with lines whose checksums are right.
+    pub(in crate::copy) fn decode_twice(data: &[u8]) {
+        let (known, valid) = decode(data);
+        let (again, all) = decode(&data[..valid]);
+        assert_eq!((known, valid), (again, all));
+        drop(decode(&data.split(|byte| *byte == b'\n').flat_map(checked).collect::<Vec<_>>()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;

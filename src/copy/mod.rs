@@ -48,6 +48,8 @@
 mod endpoint;
 mod error;
 mod existing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod journal;
 mod local;
 mod path;

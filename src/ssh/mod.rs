@@ -36,6 +36,8 @@ mod backlog;
 mod channel;
 mod command;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handler;
 mod host_key;
 mod identity;

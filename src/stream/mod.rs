@@ -22,6 +22,8 @@ mod clock;
 mod dial;
 mod driver;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod link;
 mod liveness;
 mod payload;

@@ -154,8 +154,8 @@ impl Proxy {
 
 /// What a proxy answered.
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     /// The kinds of login that it names.
     schemes: Vec<String>,
 }
@@ -174,7 +174,7 @@ async fn read_answer(transport: &mut (impl AsyncRead + Unpin)) -> io::Result<Opt
 }
 
 /// Reads the head of an answer, as far as it came. Whatever else it holds is not looked at.
-fn parse_answer(head: &[u8]) -> Option<Answer> {
+pub(super) fn parse_answer(head: &[u8]) -> Option<Answer> {
     let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let mut words = std::str::from_utf8(lines.next()?).ok()?.split(' ');
     words.next().filter(|version| version.starts_with("HTTP/1."))?;
