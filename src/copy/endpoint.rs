@@ -126,6 +126,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
         let _ = (path, size);
         std::future::ready(Ok(None)).boxed()
     }
+    /// As `digest`, of the first `size` bytes of a file that may have more by now. Default: `None`, they have to be read.
+    fn digest_of_beginning<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, Option<[u8; 32]>> {
+        let _ = (path, size);
+        std::future::ready(Ok(None)).boxed()
+    }
     /// Makes a directory with `mode` less the umask; `false` when one is there already. A link that leads to one is an
     /// error.
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool>;
@@ -239,6 +244,10 @@ pub trait TargetFile: Send + Sync {
     /// file is compared with its source before it gets its name. Default: no.
     fn is_in_doubt(&self) -> bool {
         false
+    }
+    /// The SHA-256 of all that was written, where it cannot be read back. Default: `None`, it can.
+    fn digest(&self) -> Option<[u8; 32]> {
+        None
     }
     /// The permissions that the file gets when no others are given, as soon as they are known.
     fn granted(&self) -> Option<u32> {

@@ -137,13 +137,7 @@ pub enum CopyError {
         /// Where its end was met.
         end: u64,
     },
-    /// The file became longer while it was read.
-    #[error("became longer than {expected} bytes while it was read")]
-    Grown {
-        /// Size when it was opened, in bytes.
-        expected: u64,
-    },
-    /// The file has another time of modification than when it was opened.
+    /// The file was written to while it was read, and not only at its end.
     #[error("was changed while it was read")]
     Changed,
     /// Another stream found another file behind the name.

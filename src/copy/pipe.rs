@@ -222,10 +222,15 @@ impl TargetFile for InOrder<Writer> {
                 self.end(End::Failed);
                 return Err(error.into());
             }
+            lock(&self.0).hash.update(&data);
             self.pass_on(pipe, offset + data.len() as u64);
             Ok(())
         }
         .boxed()
+    }
+
+    fn digest(&self) -> Option<[u8; 32]> {
+        Some(lock(&self.0).hash.clone().finalize().into())
     }
 
     fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Finished> {
@@ -248,7 +253,7 @@ struct State<T> {
     pipe: Option<T>,
     waiting: BTreeMap<u64, oneshot::Sender<T>>,
     end: Option<End>,
-    /// Of what was read.
+    /// Of what has gone through.
     hash: Sha256,
 }
 

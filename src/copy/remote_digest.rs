@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::BytePath;
@@ -23,6 +24,8 @@ elif command -v shasum >/dev/null 2>&1; then hash='shasum -a 256'; \
 elif command -v openssl >/dev/null 2>&1; then hash='openssl dgst -sha256'; \
 else hash='sha256 -q'; fi; \
 for file do (exec $hash <\"$file\") || echo -; done";
+/// The part of it that hashes all of a file.
+const WHOLE: &str = "exec $hash <\"$file\"";
 
 type Run = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Output, SshError>> + Send + Sync;
 
@@ -45,11 +48,22 @@ impl Hasher {
 
     /// `None`: it has to be found out in another way.
     pub(super) async fn digest(&self, path: &BytePath, size: u64) -> Option<[u8; 32]> {
+        self.run(command([quote::word(path.as_bytes())]), size).await
+    }
+
+    /// As `digest`, of so many bytes of a file that may have more.
+    pub(super) async fn digest_of_beginning(&self, path: &BytePath, size: u64) -> Option<[u8; 32]> {
+        let digest = self.run(command_of_beginning(quote::word(path.as_bytes()), size), size).await;
+        // A system that cannot cut a file gives nothing to hash.
+        digest.filter(|digest| *digest != <[u8; 32]>::from(Sha256::digest(b"")))
+    }
+
+    async fn run(&self, command: Vec<u8>, size: u64) -> Option<[u8; 32]> {
         if size < WORTH_A_PROGRAM || self.is_useless.load(Ordering::Relaxed) {
             return None;
         }
         let _turn = self.turns.acquire().await.ok()?;
-        let output = (self.run)(command([quote::word(path.as_bytes())])).await;
+        let output = (self.run)(command).await;
         let digest = match &output {
             Ok(output) if output.status.success() => parse(&output.stdout, 1).pop().flatten(),
             _ => None,
@@ -64,7 +78,16 @@ impl Hasher {
 
 /// The command that hashes files, which are words for the user's shell.
 pub(super) fn command(files: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
-    let program = [b"exec sh -c".to_vec(), quote::word(SCRIPT.as_bytes()), b"sh".to_vec()];
+    command_of(SCRIPT, files)
+}
+
+/// The command that hashes the first bytes of a file.
+pub(super) fn command_of_beginning(file: Vec<u8>, size: u64) -> Vec<u8> {
+    command_of(&SCRIPT.replace(WHOLE, &format!("exec <\"$file\" && head -c {size} | $hash")), [file])
+}
+
+fn command_of(script: &str, files: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
+    let program = [b"exec sh -c".to_vec(), quote::word(script.as_bytes()), b"sh".to_vec()];
     program.into_iter().chain(files).collect::<Vec<_>>().join(&b' ')
 }
 
@@ -88,13 +111,23 @@ mod tests {
     use std::os::unix::ffi::OsStringExt as _;
     use std::path::Path;
 
-    use sha2::{Digest as _, Sha256};
-
     use super::*;
 
     /// Runs the command for a file in `folder` with these programs only.
     fn run(folder: &Path, path: &BytePath, programs: &[&str]) -> Option<[u8; 32]> {
         run_all(folder, &[path], programs).pop()?
+    }
+
+    #[test]
+    fn the_beginning_of_a_file_is_hashed_alone_and_what_cannot_be_read_is_not_an_empty_file() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("it's"), b"content and more").unwrap();
+        for (name, expected) in [("it's", Some(Sha256::digest(b"content").into())), ("missing", None)] {
+            let command = OsString::from_vec(command_of_beginning(quote::word(name.as_bytes()), 7));
+            let mut shell = std::process::Command::new("/bin/sh");
+            let output = shell.arg("-c").arg(command).current_dir(folder.path()).output().unwrap();
+            assert_eq!(parse(&output.stdout, 1), [expected], "{output:?}");
+        }
     }
 
     fn run_all(folder: &Path, paths: &[&BytePath], programs: &[&str]) -> Vec<Option<[u8; 32]>> {

@@ -10,7 +10,8 @@
 //!
 //! Reads may return less than they were asked for and in any order; the rest is asked for again. One more byte than
 //! the file had is asked for at its end (the probe), in the same flight as the last pieces: only that tells a file
-//! which has grown from one that has not, and it costs no round trip.
+//! which has grown from one that has not, and it costs no round trip. A file that has grown is whole at the size that it
+//! had; what is behind that is left where it is.
 
 use std::collections::VecDeque;
 
@@ -52,6 +53,8 @@ pub struct Transfer {
     /// Past the last byte that was ever received.
     furthest: u64,
     written: Ranges,
+    /// The probe found something.
+    has_grown: bool,
 }
 
 /// What is known about the end of the file.
@@ -61,7 +64,7 @@ enum End {
     Expected(u64),
     /// As `Expected`, the probe is under way.
     Probing(u64),
-    /// The probe found nothing behind the end, where it was expected.
+    /// The probe came back: the file has all that was expected.
     Confirmed(u64),
     /// To be met by reading.
     Unknown,
@@ -81,6 +84,7 @@ impl Transfer {
             in_flight: 0,
             furthest: 0,
             written: Ranges::default(),
+            has_grown: false,
         }
     }
 
@@ -123,6 +127,13 @@ impl Transfer {
             return self.met_end(piece.offset).map(|()| None);
         }
         let received = Piece { length: got, ..piece };
+        if let End::Probing(size) = self.end
+            && piece.offset == size
+        {
+            self.in_flight -= u64::from(got);
+            (self.end, self.has_grown) = (End::Confirmed(size), true);
+            return Ok(None);
+        }
         self.check_inside(received)?;
         self.furthest = self.furthest.max(received.end());
         if got < piece.length {
@@ -151,6 +162,11 @@ impl Transfer {
     pub fn is_complete(&self) -> bool {
         let is_end_known = matches!(self.end, End::Confirmed(end) | End::Met(end) if end == self.high_water());
         is_end_known && self.reads == 0 && self.in_flight == 0 && self.again.is_empty()
+    }
+
+    /// Whether the file has more bytes by now than it had.
+    pub fn has_grown(&self) -> bool {
+        self.has_grown
     }
 
     /// The next piece that was never asked for.
@@ -196,9 +212,7 @@ impl Transfer {
 
     fn check_inside(&self, received: Piece) -> Result<(), CopyError> {
         match self.end {
-            End::Expected(end) | End::Probing(end) | End::Confirmed(end) | End::Met(end) if received.end() > end => {
-                Err(CopyError::Grown { expected: end })
-            }
+            End::Met(end) if received.end() > end => Err(CopyError::Changed),
             _ => Ok(()),
         }
     }
@@ -254,10 +268,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_goes_on_after_its_end_is_told() {
+    fn a_file_that_goes_on_after_its_end_is_whole_at_its_size_and_told() {
         let mut transfer = Transfer::new(Some(10), WINDOW);
-        let (_, probe) = (transfer.poll_read().unwrap(), transfer.poll_read().unwrap());
-        assert!(matches!(transfer.handle_read(probe, 1), Err(CopyError::Grown { expected: 10 })));
+        let (all, probe) = (transfer.poll_read().unwrap(), transfer.poll_read().unwrap());
+        assert_eq!(transfer.handle_read(probe, 1).unwrap(), None, "what is behind it is not written");
+        assert!(transfer.has_grown() && !transfer.is_complete());
+        let write = transfer.handle_read(all, 10).unwrap().unwrap();
+        transfer.handle_written(write);
+        assert!(transfer.is_complete());
     }
 
     #[test]
@@ -374,20 +392,18 @@ mod tests {
         }
 
         #[test]
-        fn a_file_of_another_size_than_it_had_is_never_taken_for_whole(
+        fn a_file_that_is_shorter_than_it_was_is_never_whole_and_a_longer_one_is_what_it_was(
             content in proptest::collection::vec(1u8.., 0..400),
             told in 0u64..400,
             window in windows(),
             choices in proptest::collection::vec((any::<usize>(), 0u32..20), 1..50),
         ) {
-            prop_assume!(told != content.len() as u64);
-            let error = run(&content, Some(told), window, &choices).unwrap_err();
+            let outcome = run(&content, Some(told), window, &choices);
             if told > content.len() as u64 {
-                let is_shrunk = matches!(error, CopyError::Shrunk { .. });
-                prop_assert!(is_shrunk, "{}", error);
+                let is_shrunk = matches!(outcome, Err(CopyError::Shrunk { .. }));
+                prop_assert!(is_shrunk, "{:?}", outcome);
             } else {
-                let is_grown = matches!(error, CopyError::Grown { .. });
-                prop_assert!(is_grown, "{}", error);
+                prop_assert_eq!(&outcome.unwrap()[..], &content[..usize::try_from(told).unwrap()]);
             }
         }
     }

@@ -21,6 +21,23 @@ pub enum Shortfall {
     Owner,
     /// Its end: it is a temporary file that could not be removed.
     Removal,
+    /// What its source got while it was read: the copy is the source as it was when it was opened. The path of such a
+    /// warning is the source's.
+    Growth,
+}
+
+impl Shortfall {
+    /// Its name, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Permissions => "permissions",
+            Self::Times => "times",
+            Self::TimeRange => "time_range",
+            Self::Owner => "owner",
+            Self::Removal => "removal",
+            Self::Growth => "growth",
+        }
+    }
 }
 
 /// Something that a copy could not do for files that are there.
@@ -51,6 +68,7 @@ impl fmt::Display for Warning {
             Shortfall::TimeRange => ": copied, but the protocol cannot carry the time: the nearest that it can was set",
             Shortfall::Owner => ": copied, but owner and group could not be kept",
             Shortfall::Removal => ": this temporary file stays, because it could not be removed",
+            Shortfall::Growth => ": became longer while it was read; the copy is the file as it was when it was opened",
         })?;
         match &self.reason {
             Some(reason) => write!(f, ": {reason}"),
@@ -66,18 +84,39 @@ pub type Unset = (Shortfall, Option<CopyError>);
 #[derive(Debug, Default)]
 pub(super) struct Warnings(Mutex<BTreeMap<Shortfall, Files>>);
 
-/// The first of some files, how many there are, and why the first is one.
-type Files = (BytePath, u64, Option<CopyError>);
+/// Some files that lack the same.
+#[derive(Debug)]
+struct Files {
+    /// Their side, if it is not the target.
+    side: Option<Side>,
+    first: BytePath,
+    count: u64,
+    /// Why the first is one of them.
+    reason: Option<CopyError>,
+}
 
 impl Warnings {
-    pub(super) fn add(&self, path: &BytePath, (lacks, reason): Unset) {
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds.entry(lacks).or_insert_with(|| (path.clone(), 0, reason)).1 += 1;
+    pub(super) fn add(&self, path: &BytePath, unset: Unset) {
+        self.add_on(None, path, unset);
     }
 
-    pub(super) fn take(&self, side: &Side) -> Vec<Warning> {
+    /// A file that was read became longer meanwhile.
+    pub(super) fn grew(&self, side: Side, path: &BytePath) {
+        self.add_on(Some(side), path, (Shortfall::Growth, None));
+    }
+
+    fn add_on(&self, side: Option<Side>, path: &BytePath, (lacks, reason): Unset) {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = kinds.entry(lacks);
+        files.or_insert_with(|| Files { side, first: path.clone(), count: 0, reason }).count += 1;
+    }
+
+    pub(super) fn take(&self, target: &Side) -> Vec<Warning> {
         let kinds = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let warning = |(lacks, (path, files, reason))| Warning { side: side.clone(), path, files, lacks, reason };
+        let warning = |(lacks, Files { side, first, count, reason })| {
+            let side = side.unwrap_or_else(|| target.clone());
+            Warning { side, path: first, files: count, lacks, reason }
+        };
         kinds.into_iter().map(warning).collect()
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncReadExt as _;
+
 use ssmssh::copy::{CopyOptions, Event, Location, Progress, Summary, copy};
 
 use crate::copy_cli::until;
@@ -30,9 +32,17 @@ macro_rules! from_every_source {
             }
 
             #[tokio::test]
-            async fn a_file_that_is_appended_to_while_it_is_read_is_named_and_the_others_go_on() {
-                let append = |path: &Path| open(path).write_all_at(b"more", SIZE).expect("written");
-                changing(&Place::$from().await, &Place::$to().await, append, "became longer than ").await;
+            async fn a_file_that_is_appended_to_while_it_is_read_arrives_as_it_was_and_is_told_once() {
+                growing(&Place::$from().await, &Place::$to().await).await;
+            }
+
+            #[tokio::test]
+            async fn a_file_that_is_appended_to_and_rewritten_while_it_is_read_is_named_and_the_others_go_on() {
+                let rewrite = |path: &Path| {
+                    write_in_place(path);
+                    append(path);
+                };
+                changing(&Place::$from().await, &Place::$to().await, rewrite, "was changed while it was read").await;
             }
 
             #[tokio::test]
@@ -59,6 +69,10 @@ fn recursive() -> CopyOptions {
 
 fn open(path: &Path) -> File {
     File::options().write(true).open(path).expect("there")
+}
+
+fn append(path: &Path) {
+    open(path).write_all_at(b"more", SIZE).expect("written");
 }
 
 /// Changes what was read first.
@@ -143,6 +157,39 @@ async fn changing(from: &Place, to: &Place, change: impl FnOnce(&Path) + Send, r
     let expected = format!("{}: {reason}", from.shown("tree/big"));
     assert!(told.len() == 1 && told[0].starts_with(&expected), "{told:?}, not {expected}");
     check_kept(to, &summary);
+}
+
+async fn growing(from: &Place, to: &Place) {
+    let big = make_tree(from, to);
+    let before = from.files.read("tree/big");
+    let both = (from.at("tree"), to.at("copy"));
+    let summary = copy_while(both, recursive(), is_under_way, || append(&big)).await;
+    assert!(summary.is_complete() && summary.files == 2, "{:?}", summary.failures);
+    check_growth(&summary, &from.shown("tree/big"));
+    assert!(to.files.read("copy/tree/big") == before, "the first bytes, and no more");
+}
+
+fn check_growth(summary: &Summary, name: &str) {
+    let told: Vec<_> = summary.warnings.iter().map(ToString::to_string).collect();
+    let words = "became longer while it was read; the copy is the file as it was when it was opened";
+    assert_eq!(told, [format!("{name}: {words}")]);
+}
+
+#[tokio::test]
+async fn what_goes_into_a_pipe_from_a_file_that_grows_is_the_file_as_it_was() {
+    let (from, to) = (Place::openssh().await, Place::local().await);
+    let big = make_tree(&from, &to);
+    let before = from.files.read("tree/big").expect("there");
+    let (here, mut there) = tokio::io::duplex(64 * 1024);
+    let reading = tokio::spawn(async move {
+        let mut got = Vec::new();
+        there.read_to_end(&mut got).await.map(|_| got)
+    });
+    let both = (from.at("tree/big"), Location::writer("out", here));
+    let summary = copy_while(both, CopyOptions::default(), is_under_way, || append(&big)).await;
+    assert!(summary.is_complete(), "{:?}", summary.failures);
+    check_growth(&summary, &from.shown("tree/big"));
+    assert!(reading.await.expect("no panic").expect("read") == before);
 }
 
 /// The target is as it was, and the other file has arrived.

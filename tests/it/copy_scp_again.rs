@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Seek as _, SeekFrom};
-use std::os::unix::fs::symlink;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -297,11 +297,13 @@ async fn standard_input_from_a_file_becomes_a_file_and_from_a_pipe_says_what_is_
 async fn a_source_that_changes_while_it_is_sent_is_told() {
     let (here, node) = (folder(), folder());
     let file = here.path().join("file");
-    fs::write(&file, noise(500_000, 4)).unwrap();
-    // The second time its time is put back at once.
-    for _ in 0..2 {
+    // It is written to, and its time put back at once.
+    for byte in [1, 2] {
+        fs::write(&file, noise(500_000, 4)).unwrap();
+        set(&file, 0o644, long_ago());
         let change = |progress: Progress<'_>| {
             if matches!(progress.event, Event::Advanced { .. }) {
+                fs::File::options().write(true).open(&file).unwrap().write_all_at(&[byte], 0).unwrap();
                 set(&file, 0o644, long_ago());
             }
         };
@@ -310,6 +312,26 @@ async fn a_source_that_changes_while_it_is_sent_is_told() {
         let summary = copy(source, target, CopyOptions::default(), change).await.unwrap();
         assert_eq!((summary.files, told(&summary).len()), (0, 1));
         assert!(told(&summary)[0].ends_with("was changed while it was read"), "{summary:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_grows_while_scp_sends_it_arrives_as_it_was_and_is_told() {
+    let (here, node) = (folder(), folder());
+    let (file, content) = (here.path().join("file"), noise(500_000, 4));
+    fs::write(&file, &content).unwrap();
+    for verify in [false, true] {
+        let grow = |progress: Progress<'_>| {
+            if matches!(progress.event, Event::Advanced { .. }) {
+                fs::File::options().append(true).open(&file).unwrap().write_all(b"more").unwrap();
+            }
+        };
+        fs::write(&file, &content).unwrap();
+        let target = Location::scp(&scp_in(node.path()), "copy");
+        let options = CopyOptions::default().verify(verify);
+        let summary = copy(vec![Location::local(file.clone())], target, options, grow).await.unwrap();
+        assert!(summary.is_complete() && summary.warnings.len() == 1, "{summary:?}");
+        assert!(fs::read(node.path().join("copy")).unwrap() == content);
     }
 }
 

@@ -72,6 +72,7 @@ enum Line<'a> {
         #[serde(flatten)]
         path: Path,
         files: u64,
+        lacks: &'static str,
         message: String,
     },
     Progress {
@@ -196,6 +197,7 @@ impl Events {
                 side: side_name(&warning.side),
                 path: Path::of(&warning.path),
                 files: warning.files,
+                lacks: warning.lacks.name(),
                 message: warning.to_string(),
             }),
             _ => {}

@@ -146,7 +146,11 @@ impl Endpoint for LocalEndpoint {
     }
 
     fn digest<'a>(&'a self, path: &'a BytePath, _: u64) -> Answer<'a, Option<[u8; 32]>> {
-        self.at(path, |spot| digest(&spot).map(Some))
+        self.at(path, |spot| digest(&spot, u64::MAX).map(Some))
+    }
+
+    fn digest_of_beginning<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, Option<[u8; 32]>> {
+        self.at(path, move |spot| digest(&spot, size).map(Some))
     }
 
     fn make_directory<'a>(&'a self, path: &'a BytePath, mode: u32) -> Answer<'a, bool> {
@@ -266,8 +270,10 @@ fn make_directory(spot: &Spot, mode: u32) -> io::Result<()> {
     Ok(mkdirat(spot.directory(), spot.name(), mode)?)
 }
 
-fn digest(spot: &Spot) -> io::Result<[u8; 32]> {
-    let (mut file, mut hash, mut buffer) = (spot.open(OFlags::RDONLY)?, Sha256::new(), vec![0; PIECE as usize]);
+/// Of so many bytes, or as many as there are.
+fn digest(spot: &Spot, size: u64) -> io::Result<[u8; 32]> {
+    let (mut file, mut hash) = (spot.open(OFlags::RDONLY)?.take(size), Sha256::new());
+    let mut buffer = vec![0; PIECE as usize];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hash.finalize().into()),

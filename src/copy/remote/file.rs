@@ -101,6 +101,10 @@ impl SourceFile for RemoteSource {
         self.read_piece(offset, length).boxed()
     }
 
+    fn was_touched(&self) -> Answer<'_, Option<bool>> {
+        std::future::ready(Ok(self.handles.is_in_doubt().then_some(true))).boxed()
+    }
+
     fn metadata(&self) -> Answer<'_, Option<Metadata>> {
         async move {
             if self.is_whole_ahead {

@@ -1,6 +1,7 @@
 //! The handles of one file, on as many streams as carry a part of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -22,6 +23,8 @@ pub(super) struct Handles {
     flags: OpenFlags,
     /// What every stream has to find behind the name, when it is a file to be read.
     expected: Option<Metadata>,
+    /// A stream found more behind the name than was expected: the same file, grown, or another one.
+    has_grown: AtomicBool,
     pub(super) open: Mutex<BTreeMap<usize, Arc<OnceCell<Handle>>>>,
     /// Streams on which the file could not be opened again.
     refused: Mutex<BTreeSet<usize>>,
@@ -43,6 +46,7 @@ impl Handles {
             path: path.clone(),
             flags,
             expected,
+            has_grown: AtomicBool::new(false),
             open: Mutex::new(open),
             refused: Mutex::default(),
         }
@@ -67,7 +71,7 @@ impl Handles {
 
     async fn handle_on(&self, slot: &Slot) -> Result<Arc<OnceCell<Handle>>, CopyError> {
         let cell = Arc::clone(lock(&self.open).entry(slot.id()).or_default());
-        cell.get_or_try_init(async || self.check(slot.heed(self.open_again(slot.sftp()).await)?)).await?;
+        cell.get_or_try_init(async || self.check(slot.heed(self.open_again(slot.sftp()).await)?).await).await?;
         Ok(cell)
     }
 
@@ -77,11 +81,27 @@ impl Handles {
         Ok((handle, metadata_of(&found)))
     }
 
-    fn check(&self, (handle, found): (Handle, Metadata)) -> Result<Handle, CopyError> {
+    async fn check(&self, (handle, found): (Handle, Metadata)) -> Result<Handle, CopyError> {
         match &self.expected {
+            Some(expected) if is_longer(expected, &found) && self.has_first_grown(&found).await => {
+                self.has_grown.store(true, Ordering::Relaxed);
+                Ok(handle)
+            }
             Some(expected) if !is_same(expected, &found) => Err(CopyError::Replaced),
             _ => Ok(handle),
         }
+    }
+
+    /// Whether the file that the first stream has open is as long by now as what another one found behind the name.
+    async fn has_first_grown(&self, found: &Metadata) -> bool {
+        let Some((lane, cell)) = self.on_first() else { return false };
+        let Ok(handle) = opened(&cell) else { return false };
+        lane.heed(lane.sftp().fstat(handle).await).is_ok_and(|first| metadata_of(&first).size >= found.size)
+    }
+
+    /// Whether what some stream has read may be another file's.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.has_grown.load(Ordering::Relaxed)
     }
 
     /// A stream that has the file open; when all that had it are lost, it is opened once more.
@@ -91,7 +111,7 @@ impl Handles {
         }
         let lane = self.lanes.pick().await;
         let cell = Arc::clone(lock(&self.open).entry(lane.id()).or_default());
-        cell.get_or_try_init(async || self.check(lane.heed(self.open_again(lane.sftp()).await)?)).await?;
+        cell.get_or_try_init(async || self.check(lane.heed(self.open_again(lane.sftp()).await)?).await).await?;
         Ok((lane, cell))
     }
 
@@ -117,6 +137,10 @@ impl Handles {
     pub(super) fn can_go_on(&self, error: &SftpError) -> bool {
         error.is_fatal() && self.lanes.is_alive()
     }
+}
+
+fn is_longer(expected: &Metadata, found: &Metadata) -> bool {
+    expected.kind == found.kind && expected.size.zip(found.size).is_some_and(|(expected, found)| found > expected)
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {

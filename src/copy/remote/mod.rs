@@ -290,6 +290,16 @@ impl Endpoint for RemoteEndpoint {
         .boxed()
     }
 
+    fn digest_of_beginning<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, Option<[u8; 32]>> {
+        async move {
+            match &self.hasher {
+                Some(hasher) => Ok(hasher.digest_of_beginning(path, size).await),
+                None => Ok(None),
+            }
+        }
+        .boxed()
+    }
+
     fn reopen<'a>(&'a self, path: &'a BytePath, granted: u32) -> Answer<'a, Option<Box<dyn TargetFile>>> {
         async move {
             let file = RemoteTarget::reopen(&self.lanes, path, granted).await?;

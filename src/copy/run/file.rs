@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::resume::Begun;
+use super::verify::Written;
 use crate::copy::endpoint::{Change, FileKind, Metadata, SourceFile, TargetFile};
 use crate::copy::journal::Journal;
 use crate::copy::plan::Place;
@@ -46,6 +47,17 @@ pub(in crate::copy) struct FileCopy<'a> {
     /// Bytes that all files together may have in flight.
     pub(super) budget: &'a Arc<Semaphore>,
     pub(super) limit: Option<&'a Limit>,
+}
+
+/// What was done to a file since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    /// Nothing that anybody could see.
+    Nothing,
+    /// It may have been written to and have its times put back.
+    Perhaps,
+    /// It has more bytes; perhaps that is all.
+    Growth,
 }
 
 /// What has the target's name before the copy.
@@ -127,10 +139,12 @@ impl FileCopy<'_> {
     ) -> Result<u64, Failure> {
         let opened = self.target.open_special(&self.place.target).await;
         let writer = opened.map_err(|error| self.at_target(error))?;
-        let written = self.pump(reader, &*writer, metadata, &Begun::in_place(), meter).await?;
-        self.check_unchanged(reader, metadata).await?;
+        let (written, has_grown) = self.pump(reader, &*writer, metadata, &Begun::in_place(), meter).await?;
+        let change = self.check_unchanged(reader, metadata, has_grown).await?;
         let finished = writer.finish(Change::default(), &self.place.target).await;
-        finished.map(|_| written).map_err(|error| self.at_target(error))
+        finished.map_err(|error| self.at_target(error))?;
+        self.note_growth(change);
+        Ok(written)
     }
 
     async fn fill(
@@ -160,16 +174,17 @@ impl FileCopy<'_> {
             writer = self.create_privately(writer, &begun.temporary).await.map_err(|error| self.at_target(error))?;
         }
 
-        let written = self.pump(reader, &*writer, metadata, begun, meter).await?;
-        let was_touched = self.check_unchanged(reader, metadata).await?;
+        let (written, has_grown) = self.pump(reader, &*writer, metadata, begun, meter).await?;
+        let change = self.check_unchanged(reader, metadata, has_grown).await?;
         // What went into a pipe cannot be read again.
+        let there = writer.digest().map_or(Written::At(&begun.temporary), Written::Known);
         let is_wanted = self.verify && !self.target.is_pipe();
-        if begun.is_resumed() || writer.is_in_doubt() || is_wanted {
-            self.compare(reader, &begun.temporary, written).await?;
-        } else if was_touched && !self.target.is_pipe() {
-            let compared = self.compare(reader, &begun.temporary, written).await;
-            compared.map_err(|failure| self.changed_if_it_differs(failure))?;
+        if change != Since::Nothing {
+            self.compare_again(reader, there, written).await?;
+        } else if begun.is_resumed() || writer.is_in_doubt() || is_wanted {
+            self.compare(reader, there, written).await?;
         }
+        self.note_growth(change);
         let times = metadata.times.filter(|_| self.preserve);
         let owner = replaced.and_then(|replaced| replaced.owner);
         let change = Change { mode: kept.or(kept_mode), times, owner };
@@ -196,31 +211,66 @@ impl FileCopy<'_> {
         self.target.create(temporary, 0o600).await
     }
 
-    /// What was read while somebody wrote to it is neither the file before nor the file after. Returns whether somebody may
-    /// have written to it and put its times back.
-    pub(in crate::copy) async fn check_unchanged(
+    /// What was read while somebody wrote to it is neither the file before nor the file after, unless more was added at its
+    /// end and nothing else was done. Whether that is so has to be seen by reading it again.
+    pub(super) async fn check_unchanged(
         &self,
         reader: &dyn SourceFile,
         opened: &Metadata,
-    ) -> Result<bool, Failure> {
+        has_grown: bool,
+    ) -> Result<Since, Failure> {
         // Files that the system makes up as they are read are as new as their reading.
-        if opened.size.is_none_or(|size| size == 0) {
-            return Ok(false);
-        }
+        let Some(size) = opened.size.filter(|size| *size > 0) else { return Ok(Since::Nothing) };
         let was_touched = reader.was_touched().await.map_err(|error| self.at_source(error))?;
-        if was_touched == Some(false) {
-            return Ok(false);
-        }
-        let now = reader.metadata().await.map_err(|error| self.at_source(error))?;
-        let state = |metadata: Metadata| (metadata.size, metadata.times.map(|(_, modified)| modified));
-        match now {
-            Some(now) if state(now) != state(*opened) => Err(self.at_source(CopyError::Changed)),
-            _ => Ok(was_touched == Some(true)),
-        }
+        let now = match was_touched {
+            Some(false) => None,
+            _ => reader.metadata().await.map_err(|error| self.at_source(error))?,
+        };
+        let modified = |metadata: &Metadata| metadata.times.map(|(_, modified)| modified);
+        let error = match now.map(|now| (now.size.unwrap_or(size), modified(&now) == modified(opened))) {
+            Some((now, _)) if now < size => CopyError::Shrunk { expected: size, end: now },
+            Some((now, _)) if now > size => return Ok(Since::Growth),
+            Some((_, false)) if !has_grown => CopyError::Changed,
+            _ if has_grown => return Ok(Since::Growth),
+            _ if was_touched == Some(true) => return Ok(Since::Perhaps),
+            _ => return Ok(Since::Nothing),
+        };
+        Err(self.at_source(error))
     }
 
-    fn changed_if_it_differs(&self, failure: Failure) -> Failure {
-        if matches!(failure.error, CopyError::Differs { .. }) { self.at_source(CopyError::Changed) } else { failure }
+    /// Whether what was read is what the file still begins with.
+    async fn compare_again(&self, reader: &dyn SourceFile, written: Written<'_>, size: u64) -> Result<(), Failure> {
+        if reader.digest().is_some() {
+            // Of what can be read only once nobody can tell.
+            return Ok(());
+        }
+        let compared = self.compare(reader, written, size).await;
+        compared.map_err(|failure| match failure.error {
+            CopyError::Differs { .. } => self.at_source(CopyError::Changed),
+            _ => failure,
+        })
+    }
+
+    /// As `fill` does it, of what cannot be taken back.
+    pub(in crate::copy) async fn check_sent(
+        &self,
+        reader: &dyn SourceFile,
+        opened: &Metadata,
+        has_grown: bool,
+        (writer, size): (&dyn TargetFile, u64),
+    ) -> Result<(), Failure> {
+        let change = self.check_unchanged(reader, opened, has_grown).await?;
+        if let (Since::Perhaps | Since::Growth, Some(digest)) = (change, writer.digest()) {
+            self.compare_again(reader, Written::Known(digest), size).await?;
+        }
+        self.note_growth(change);
+        Ok(())
+    }
+
+    pub(super) fn note_growth(&self, since: Since) {
+        if since == Since::Growth {
+            self.warnings.grew(self.source.side(), &self.place.source);
+        }
     }
 
     /// Tells this file from others that get the same name, since directories of one name are merged.
@@ -249,7 +299,7 @@ impl FileCopy<'_> {
         Ok(ranges)
     }
 
-    /// Moves the bytes. Returns how many.
+    /// Moves the bytes. Returns how many, and whether the file has more by now.
     pub(in crate::copy) async fn pump(
         &self,
         reader: &dyn SourceFile,
@@ -257,7 +307,7 @@ impl FileCopy<'_> {
         metadata: &Metadata,
         begun: &Begun,
         meter: &mut FileMeter<'_, '_>,
-    ) -> Result<u64, Failure> {
+    ) -> Result<(u64, bool), Failure> {
         // Of a pipe it is no more than what was expected, but the SCP protocol has promised it to the other side.
         let is_exact = !self.source.is_pipe() || self.target.over_scp().is_some();
         // Files that the system makes up as they are read (/proc) say that they are empty.
@@ -302,7 +352,7 @@ impl FileCopy<'_> {
             }
         }
         debug_assert!(transfer.is_complete(), "{transfer:?}");
-        Ok(transfer.high_water())
+        Ok((transfer.high_water(), transfer.has_grown()))
     }
 
     fn read<'a>(&'a self, reader: &'a dyn SourceFile, piece: Piece) -> BoxFuture<'a, Moved> {

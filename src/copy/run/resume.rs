@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::try_join;
 
 use super::file::{FileCopy, MODE_BITS};
-use super::verify::read_exactly;
+use super::verify::{Written, read_exactly};
 use crate::copy::endpoint::{Change, FileKind, Metadata, SourceFile, TargetFile};
 use crate::copy::journal::{self, Draft, FileId, Journal, Stamp, WORTH_KEEPING};
 use crate::copy::temporary::{is_temporary, temporary_name};
@@ -144,7 +144,9 @@ impl FileCopy<'_> {
                 return Ok(false);
             }
         };
-        self.check_unchanged(reader, source).await?;
+        // What has the name was compared with what the source begins with.
+        let since_opened = self.check_unchanged(reader, source, false).await?;
+        self.note_growth(since_opened);
         let Draft { temporary, written, .. } = draft;
         let begun = Begun { temporary, file: Some(file), is_resumable: true, writer: None, written, since };
         self.note_finished(&begun, source, &found);
@@ -178,7 +180,7 @@ impl FileCopy<'_> {
         if found.kind != Some(FileKind::File) || found.size != Some(size) {
             return Ok(None);
         }
-        self.compare(reader, path, size).await?;
+        self.compare(reader, Written::At(path), size).await?;
         if !self.preserve {
             return Ok(Some(found));
         }

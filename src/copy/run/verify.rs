@@ -16,26 +16,53 @@ use crate::copy::{BytePath, CopyError, Endpoint, Failure, Piece};
 const AHEAD: u64 = 4 * 1024 * 1024;
 
 impl FileCopy<'_> {
-    /// Compares the source and what was written of it, both of `size` bytes, by SHA-256.
+    /// Compares the first `size` bytes of the source and what was written of it by SHA-256.
     pub(super) async fn compare(
         &self,
         reader: &dyn SourceFile,
-        temporary: &BytePath,
+        written: Written<'_>,
         size: u64,
     ) -> Result<(), Failure> {
         let of_source = async {
             match reader.digest() {
                 Some(digest) => Ok(digest),
-                None => digest(self.source, &self.place.source, size, self.budget).await,
+                None => digest_of_beginning(self.source, &self.place.source, size, self.budget).await,
             }
         };
-        let (source, target) = join(of_source, digest(self.target, temporary, size, self.budget)).await;
+        let of_target = async {
+            match written {
+                Written::At(path) => digest(self.target, path, size, self.budget).await,
+                Written::Known(digest) => Ok(digest),
+            }
+        };
+        let (source, target) = join(of_source, of_target).await;
         let (source, target) =
             (source.map_err(|error| self.at_source(error))?, target.map_err(|error| self.at_target(error))?);
         if source == target {
             return Ok(());
         }
         Err(self.at_target(CopyError::Differs { source_side: self.source.side(), target: self.target.side() }))
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Written<'a> {
+    /// It lies here.
+    At(&'a BytePath),
+    /// It cannot be read back, and has this digest.
+    Known([u8; 32]),
+}
+
+async fn digest_of_beginning(
+    endpoint: &dyn Endpoint,
+    path: &BytePath,
+    size: u64,
+    budget: &Arc<Semaphore>,
+) -> Result<[u8; 32], CopyError> {
+    match endpoint.digest_of_beginning(path, size).await? {
+        Some(digest) => Ok(digest),
+        None => read_digest(endpoint, path, size, budget).await,
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn of_all(
     for (path, digest) in paths.iter().zip(remote_digest::parse(&printed, paths.len())) {
         digests.push(match digest {
             Some(digest) => Ok(digest),
-            None => received(endpoint, path).await,
+            None => received(endpoint, path, u64::MAX).await,
         });
     }
     Ok(digests)
@@ -38,8 +38,20 @@ pub(super) async fn of_one(endpoint: &ScpEndpoint, path: &BytePath) -> Result<[u
     of_all(endpoint, &[path]).await?.pop().unwrap_or(Err(ScpError::OutOfTurn("no file came")))
 }
 
-/// The digest of what comes when the file is asked for.
-async fn received(endpoint: &ScpEndpoint, path: &BytePath) -> Result<[u8; 32], ScpError> {
+/// The digest of its first `size` bytes.
+pub(super) async fn of_beginning(endpoint: &ScpEndpoint, path: &BytePath, size: u64) -> Result<[u8; 32], ScpError> {
+    let command = remote_digest::command_of_beginning(quoted(path), size);
+    let printed = endpoint.output(command, NOISE + LINE).await?;
+    let of_nothing = <[u8; 32]>::from(Sha256::digest(b""));
+    match remote_digest::parse(&printed, 1).pop().flatten() {
+        // A system that cannot cut a file gives nothing to hash.
+        Some(digest) if digest != of_nothing => Ok(digest),
+        _ => received(endpoint, path, size).await,
+    }
+}
+
+/// The digest of what comes first when the file is asked for.
+async fn received(endpoint: &ScpEndpoint, path: &BytePath, size: u64) -> Result<[u8; 32], ScpError> {
     tracing::debug!(%path, "no program there hashes it: it is read back");
     let mut receiver = Receiver::start(endpoint, Request::new(path), Flags::default()).await?;
     loop {
@@ -50,12 +62,14 @@ async fn received(endpoint: &ScpEndpoint, path: &BytePath) -> Result<[u8; 32], S
             None => return Err(ScpError::OutOfTurn("no file came")),
         }
     }
-    let mut hash = Sha256::new();
+    let (mut hash, mut left) = (Sha256::new(), size);
     loop {
         let data = receiver.read(PIECE).await?;
         if data.is_empty() {
             return Ok(hash.finalize().into());
         }
-        hash.update(&data);
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(data.len());
+        hash.update(&data[..wanted]);
+        left -= wanted as u64;
     }
 }

@@ -177,6 +177,10 @@ impl Endpoint for ScpEndpoint {
         async move { Ok(Some(digest::of_one(self, path).await?)) }.boxed()
     }
 
+    fn digest_of_beginning<'a>(&'a self, path: &'a BytePath, size: u64) -> Answer<'a, Option<[u8; 32]>> {
+        async move { Ok(Some(digest::of_beginning(self, path, size).await?)) }.boxed()
+    }
+
     fn create<'a>(&'a self, _: &'a BytePath, _: u32) -> Answer<'a, Box<dyn TargetFile>> {
         unable("create a file")
     }

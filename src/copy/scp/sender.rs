@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::PoisonError;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -223,11 +224,12 @@ impl Sender {
 pub(super) struct Outgoing<'a> {
     sender: Mutex<&'a mut Sender>,
     position: watch::Sender<u64>,
+    hash: std::sync::Mutex<Sha256>,
 }
 
 impl<'a> Outgoing<'a> {
     pub(super) fn new(sender: &'a mut Sender) -> Self {
-        Self { sender: Mutex::new(sender), position: watch::Sender::new(0) }
+        Self { sender: Mutex::new(sender), position: watch::Sender::new(0), hash: std::sync::Mutex::default() }
     }
 }
 
@@ -241,11 +243,16 @@ impl TargetFile for Outgoing<'_> {
             // Fails when the sender is gone, which `self` holds.
             let _ = self.position.subscribe().wait_for(|position| *position == offset).await;
             let length = data.len() as u64;
+            self.hash.lock().unwrap_or_else(PoisonError::into_inner).update(&data);
             let sent = self.sender.lock().await.data(data).await;
             self.position.send_replace(offset + length);
             sent.map_err(CopyError::Scp)
         }
         .boxed()
+    }
+
+    fn digest(&self) -> Option<[u8; 32]> {
+        Some(self.hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize().into())
     }
 
     fn finish(self: Box<Self>, _: Change, _: &BytePath) -> Answer<'_, Finished> {

@@ -290,11 +290,7 @@ impl<'a, 'm> Upload<'a, 'm> {
             let copy = self.run.file_copy(self.run.source(&place), &place, &metadata, false);
             let outgoing = Outgoing::new(&mut self.sender);
             match copy.pump(&*reader, &outgoing, &metadata, &Begun::in_place(), &mut meter).await {
-                // It may be written to and have its times put back; what was sent is gone, so there is nothing to compare.
-                Ok(_) => match copy.check_unchanged(&*reader, &metadata).await {
-                    Ok(true) => Err(copy.at_source(CopyError::Changed)),
-                    unchanged => unchanged.map(drop),
-                },
+                Ok((sent, has_grown)) => copy.check_sent(&*reader, &metadata, has_grown, (&outgoing, sent)).await,
                 Err(failure) => Err(failure),
             }
         };
