@@ -48,6 +48,9 @@ pub enum SftpError {
     /// The server closed the stream, or the session was ended.
     #[error("the SFTP session has ended")]
     Ended,
+    /// The handle was opened in another session. Nothing was sent; what it names is still open there.
+    #[error("the handle belongs to another SFTP session")]
+    ForeignHandle,
     /// The byte stream under the session failed.
     #[error("the connection under the SFTP session failed")]
     Connection(#[source] StreamFailure),

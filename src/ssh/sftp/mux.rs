@@ -21,7 +21,8 @@ const BATCH: usize = 64 * 1024;
 /// How long a stream that takes no more requests may still tell why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// An open file or directory of the server.
+/// An open file or directory of the server, in the session that opened it: any other refuses it with
+/// [`SftpError::ForeignHandle`].
 ///
 /// Dropping it closes it in the background, without a look at the outcome; `Sftp::close` tells the outcome.
 #[derive(Debug)]
@@ -31,10 +32,6 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(super) fn raw(&self) -> &[u8] {
-        &self.raw
-    }
-
     /// From here on the caller sees to it that the handle is closed.
     pub(super) fn disarm(mut self) {
         self.raw = Bytes::new();
@@ -89,6 +86,12 @@ impl Mux {
             table.end(&end.err().unwrap_or(SftpError::Ended));
         });
         mux
+    }
+
+    /// The server's name of a handle that this session opened. Servers give the same names in every session.
+    pub(super) fn raw<'h>(&self, handle: &'h Handle) -> Result<&'h [u8], SftpError> {
+        let is_own = handle.orphans.same_channel(&self.table.orphans);
+        if is_own { Ok(&handle.raw) } else { Err(SftpError::ForeignHandle) }
     }
 
     /// Sends `request` and waits for its reply.

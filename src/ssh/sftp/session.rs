@@ -192,7 +192,7 @@ impl Sftp {
 
     /// Writes `data`, no longer than [`Limits::write`], at `offset`.
     pub async fn write(&self, handle: &Handle, offset: u64, data: Bytes) -> Result<(), SftpError> {
-        self.status(Request::write(handle.raw(), offset, data)).await
+        self.status(Request::write(self.mux.raw(handle)?, offset, data)).await
     }
 
     /// The attributes of what `path` names, links followed.
@@ -232,7 +232,7 @@ impl Sftp {
 
     /// The next names of a directory, `.` and `..` among them; `None` after the last.
     pub async fn read_dir(&self, handle: &Handle) -> Result<Option<Vec<DirEntry>>, SftpError> {
-        match self.mux.call(Request::new(Verb::Readdir).string(handle.raw())).await? {
+        match self.mux.call(Request::new(Verb::Readdir).string(self.mux.raw(handle)?)).await? {
             Answer::Other(Reply::Names(names)) if names.is_empty() => {
                 Err(self.mux.condemn(ProtocolError::EmptyListing))
             }
@@ -307,7 +307,7 @@ impl Sftp {
     }
 
     pub(crate) async fn queue_close(&self, handle: Handle) -> Result<Queued<()>, SftpError> {
-        let queued = self.queue_status(Request::new(Verb::Close).string(handle.raw())).await?;
+        let queued = self.queue_status(Request::new(Verb::Close).string(self.mux.raw(&handle)?)).await?;
         handle.disarm();
         Ok(queued)
     }
@@ -318,7 +318,7 @@ impl Sftp {
         offset: u64,
         length: u32,
     ) -> Result<Queued<Bytes>, SftpError> {
-        let answer = self.mux.send(Request::read(handle.raw(), offset, length)).await?;
+        let answer = self.mux.send(Request::read(self.mux.raw(handle)?, offset, length)).await?;
         let this = self.clone();
         let data = async move {
             match answer.await.unwrap_or(Err(SftpError::Ended))? {
@@ -335,11 +335,11 @@ impl Sftp {
 
     /// As `write`, once the request is queued: what is queued after it is carried out after it.
     pub(crate) async fn queue_write(&self, handle: &Handle, offset: u64, data: Bytes) -> Result<Queued<()>, SftpError> {
-        self.queue_status(Request::write(handle.raw(), offset, data)).await
+        self.queue_status(Request::write(self.mux.raw(handle)?, offset, data)).await
     }
 
     pub(crate) async fn queue_fstat(&self, handle: &Handle) -> Result<Queued<Attributes>, SftpError> {
-        let answer = self.mux.send(Request::new(Verb::Fstat).string(handle.raw())).await?;
+        let answer = self.mux.send(Request::new(Verb::Fstat).string(self.mux.raw(handle)?)).await?;
         let this = self.clone();
         Ok(async move { this.attributes_in(answer.await.unwrap_or(Err(SftpError::Ended))?, Verb::Fstat) }.boxed())
     }
@@ -349,11 +349,11 @@ impl Sftp {
         handle: &Handle,
         attributes: &Attributes,
     ) -> Result<Queued<()>, SftpError> {
-        self.queue_status(Request::new(Verb::Fsetstat).string(handle.raw()).attributes(attributes)).await
+        self.queue_status(Request::new(Verb::Fsetstat).string(self.mux.raw(handle)?).attributes(attributes)).await
     }
 
     pub(crate) async fn queue_fsync(&self, handle: &Handle) -> Result<Queued<()>, SftpError> {
-        self.queue_status(self.extended(Extension::Fsync)?.string(handle.raw())).await
+        self.queue_status(self.extended(Extension::Fsync)?.string(self.mux.raw(handle)?)).await
     }
 
     pub(crate) async fn queue_posix_rename(&self, from: &[u8], to: &[u8]) -> Result<Queued<()>, SftpError> {

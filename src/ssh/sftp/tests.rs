@@ -376,3 +376,38 @@ async fn a_server_that_stops_reading_holds_back_the_writers() {
     let sent = reader.await.unwrap();
     assert!(sent <= 9 + 16 * 113, "{sent} bytes");
 }
+
+#[tokio::test]
+async fn a_handle_of_one_session_is_refused_by_every_request_of_another_and_closed_in_its_own() {
+    let seen = [(); 2].map(|()| Arc::new(Mutex::new(Vec::new())));
+    let mut sessions = Vec::new();
+    for log in &seen {
+        let log = Arc::clone(log);
+        let stream = serve(&["fsync@openssh.com"], move |request| {
+            log.lock().unwrap().push(request.verb);
+            if request.verb == 3 { request.handle(b"0") } else { request.status(0) }
+        });
+        sessions.push(Sftp::new(stream).await.unwrap());
+    }
+    let [own, other] = &sessions[..] else { unreachable!("two") };
+    let handle = own.open(b"file", OpenFlags::READ, &Attributes::default()).await.unwrap();
+    let nothing = Attributes::default();
+    let refused = [
+        other.read(&handle, 0, 1).await.err(),
+        other.write(&handle, 0, Bytes::from_static(b"x")).await.err(),
+        other.fstat(&handle).await.err(),
+        other.fsetstat(&handle, &nothing).await.err(),
+        other.read_dir(&handle).await.err(),
+        other.fsync(&handle).await.err(),
+        other.close(handle).await.err(),
+    ];
+    assert!(refused.iter().all(|error| matches!(error, Some(SftpError::ForeignHandle))), "{refused:?}");
+    let asked = |log: &Arc<Mutex<Vec<u8>>>, verbs: &[u8]| {
+        log.lock().unwrap().iter().filter(|verb| verbs.contains(verb)).count()
+    };
+    assert_eq!(asked(&seen[1], &[4, 5, 6, 8, 10, 12, 200]), 0, "nothing was sent");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(asked(&seen[0], &[4]), 1, "it is closed where it was opened");
+}
