@@ -63,6 +63,8 @@ impl From<&AccessKey> for Credentials {
 pub(crate) struct Access {
     directory: PathBuf,
     lifetime: Option<Duration>,
+    /// How far the lab's clock is ahead of the real one.
+    ahead: Duration,
     state: Mutex<State>,
     throttled: AtomicU32,
 }
@@ -75,9 +77,9 @@ struct State {
 
 impl Access {
     /// The first key, written to files in `directory`. `lifetime` is what the files say of it.
-    pub(crate) fn new(directory: PathBuf, lifetime: Option<Duration>) -> io::Result<Self> {
+    pub(crate) fn new(directory: PathBuf, lifetime: Option<Duration>, ahead: Duration) -> io::Result<Self> {
         let state = State { key: AccessKey::random(), expired: HashSet::new() };
-        let access = Self { directory, lifetime, state: Mutex::new(state), throttled: AtomicU32::new(0) };
+        let access = Self { directory, lifetime, ahead, state: Mutex::new(state), throttled: AtomicU32::new(0) };
         let process = access.directory.join("credentials.json");
         let config = format!("[default]\ncredential_process = cat \"{}\"\n", process.display());
         write_private(&access.config_file(), &config)?;
@@ -133,7 +135,12 @@ impl Access {
         if state.expired.contains(id) {
             return Err(SignatureError::Expired);
         }
-        sigv4::verify(request, &state.key, scope, SystemTime::now())
+        sigv4::verify(request, &state.key, scope, self.now())
+    }
+
+    /// The time in the lab.
+    pub(crate) fn now(&self) -> SystemTime {
+        SystemTime::now() + self.ahead
     }
 
     fn write_files(&self, key: &AccessKey) -> io::Result<()> {
@@ -171,7 +178,7 @@ mod tests {
     fn a_rotated_key_is_in_both_files_and_only_the_owner_can_read_them() {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
-        let access = Access::new(directory.path().to_owned(), Some(Duration::from_mins(1))).unwrap();
+        let access = Access::new(directory.path().to_owned(), Some(Duration::from_mins(1)), Duration::ZERO).unwrap();
         let first = access.key();
         let second = access.rotate().unwrap();
         assert_ne!(first.id, second.id);
@@ -186,7 +193,7 @@ mod tests {
     #[test]
     fn throttling_ends_after_its_calls() {
         let directory = tempfile::tempdir().unwrap();
-        let access = Access::new(directory.path().to_owned(), None).unwrap();
+        let access = Access::new(directory.path().to_owned(), None, Duration::ZERO).unwrap();
         access.throttle(2);
         assert_eq!([(); 3].map(|()| access.is_throttled()), [true, true, false]);
     }

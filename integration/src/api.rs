@@ -160,6 +160,11 @@ impl Service {
         Ok(())
     }
 
+    /// The time in the lab.
+    pub(crate) fn now(&self) -> std::time::SystemTime {
+        self.access.now()
+    }
+
     /// Checks a WebSocket upgrade of a data channel, and says whose it is: true for the node's.
     pub(crate) fn authorize_upgrade(&self, request: Request<'_>) -> Result<bool, ApiError> {
         let by_node = Authorization::parse(request.headers).is_ok_and(|it| it.key_id == self.node_key.id);

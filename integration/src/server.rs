@@ -64,14 +64,17 @@ impl Router {
     async fn handle(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
-        Ok(match (method, path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice()) {
+        let mut answer = match (method, path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice()) {
             (Method::POST, [""]) => self.call(request).await,
             (Method::POST, ["v1", "control-channel", node]) => self.create(request, Channel::Control(node)).await,
             (Method::POST, ["v1", "data-channel", session]) => self.create(request, Channel::Data(session)).await,
             (Method::GET, ["v1", "control-channel", node]) => self.open_control(request, (*node).to_owned()),
             (Method::GET, ["v1", "data-channel", session]) => self.open_data(request, session),
             _ => plain(StatusCode::NOT_FOUND, "no such resource"),
-        })
+        };
+        let date = httpdate::fmt_http_date(self.service.now());
+        answer.headers_mut().insert(header::DATE, header::HeaderValue::from_str(&date).expect("ASCII"));
+        Ok(answer)
     }
 
     async fn call(&self, request: Request<Incoming>) -> Answer {

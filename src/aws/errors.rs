@@ -92,9 +92,10 @@ impl<'a> Call<'a> {
         let says = |words: &str| message.contains(words);
         let region = &self.service.region;
         match code {
-            _ if says("Signature expired") || says("Signature not yet current") => {
-                format!("this machine's clock and the service's differ too much: {message}")
-            }
+            _ if says("Signature expired") || says("Signature not yet current") => match self.service.clock.skew() {
+                Some(skew) => format!("this machine's clock is {skew}: {message}"),
+                None => format!("this machine's clock is wrong: {message}"),
+            },
             _ if says("Credential should be scoped") => {
                 format!("the endpoint takes none for SSM in region {region}: {message}")
             }
@@ -128,6 +129,10 @@ impl<'a> Call<'a> {
             return ServiceError::NotReached { operation, host: host.to_owned(), source: Arc::clone(source) };
         }
         let message = match error.raw_response().map(HttpResponse::status) {
+            _ if matches!(error, SdkError::TimeoutError(_)) => {
+                let (place, patience) = (self.service.place(), &self.service.patience);
+                format!("no answer: {place} accepts connections and stays silent{patience}")
+            }
             Some(status) => format!("HTTP status {}, and no answer as SSM gives them", status.as_u16()),
             None => format!("no answer: {}", causes(error)),
         };

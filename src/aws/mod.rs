@@ -6,6 +6,7 @@
 //! given takes precedence.
 
 mod arn;
+mod clock;
 mod credentials;
 mod errors;
 mod http;
@@ -23,17 +24,20 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::IdentityCache;
+use aws_sdk_ssm::config::timeout::TimeoutConfig;
+use aws_smithy_types::retry::RetryConfig;
 use aws_types::service_config::ServiceConfigKey;
 use futures_util::future::BoxFuture;
 use url::Url;
 
+use self::clock::Clock;
 use self::credentials::{FreshCredentials, Source};
 use self::errors::{Call, missing_field};
 pub use self::http::http_client;
 use self::setup::Setup;
 use crate::stream::{
     Denied, Grant, Network, SENTENCE, ServiceError, SessionId, SsmService, StartRequest, UpgradeHeaders, is_loopback,
-    is_presigned, quote, report_stage,
+    is_presigned, quote, report_stage, report_wait,
 };
 
 /// The document that opens a Port session to sshd. An IAM policy names it.
@@ -60,6 +64,9 @@ struct Inner {
     renewal: String,
     configured_host: Option<String>,
     credentials: Arc<FreshCredentials>,
+    clock: Clock,
+    /// How long an answer is waited for, and how often, as the end of a message.
+    patience: String,
 }
 
 /// What an [`AwsService`] takes from its caller rather than from the environment and the AWS configuration files.
@@ -148,11 +155,13 @@ impl AwsService {
         if let Some(host) = endpoint.as_deref().and_then(host_in_clear) {
             return Err(ServiceError::PlainEndpoint { host });
         }
+        let clock = Clock::default();
         let credentials = Arc::new(FreshCredentials::new(source));
         let mut builder = aws_sdk_ssm::config::Builder::from(config)
             .credentials_provider(SharedCredentialsProvider::new(
                 Arc::clone(&credentials) as Arc<dyn ProvideCredentials>
             ))
+            .interceptor(clock.clone())
             .identity_cache(IdentityCache::no_cache());
         builder.set_endpoint_url(endpoint.clone());
         if config.behavior_version().is_none() {
@@ -162,16 +171,25 @@ impl AwsService {
             builder = builder.http_client(http_client(Network::default()));
         }
         let client = Client::from_conf(builder.build());
+        let patience = patience(config);
         let configured_host = endpoint.as_deref().and_then(host_of);
-        let place = configured_host.as_deref().unwrap_or("the region's public endpoint");
-        tracing::info!(target: "ssmssh::detail", "region {region}, API at {place}");
-        Ok(Self { inner: Arc::new(Inner { client, region, renewal, configured_host, credentials }) })
+        let inner = Arc::new(Inner { client, region, renewal, configured_host, credentials, clock, patience });
+        tracing::info!(target: "ssmssh::detail", "region {}, API at {}", inner.region, inner.place());
+        Ok(Self { inner })
     }
 
     /// The region that is asked.
     pub fn region(&self) -> &str {
         &self.inner.region
     }
+}
+
+/// ` (3 tries of 20 s)`
+fn patience(config: &SdkConfig) -> String {
+    let limit = config.timeout_config().and_then(TimeoutConfig::operation_attempt_timeout);
+    let tries = config.retry_config().map_or(1, RetryConfig::max_attempts);
+    let tries = if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") };
+    limit.map(|limit| format!(" ({tries} of {} s)", limit.as_secs())).unwrap_or_default()
 }
 
 /// A variable that is set to nothing, as `AWS_REGION=` is, names no region.
@@ -224,18 +242,25 @@ fn host_in_clear(url: &str) -> Option<String> {
 }
 
 impl Inner {
+    /// Which API is asked, for a message.
+    fn place(&self) -> &str {
+        self.configured_host.as_deref().unwrap_or("the region's public endpoint")
+    }
+
     async fn credentials(&self) -> Result<Credentials, ServiceError> {
-        let resolved = self.credentials.resolve(SystemTime::now()).await;
+        let resolved = self.credentials.resolve(self.clock.correct(SystemTime::now())).await;
         resolved.map_err(|error| errors::credentials(&error, &self.renewal))
     }
 
     async fn start(&self, request: &StartRequest) -> Result<Grant, ServiceError> {
         let started = Instant::now();
+        report_wait("the AWS credentials");
         self.credentials().await?;
         report_stage("credentials", started);
 
         let call = Call::start(self, &request.target);
         let started = Instant::now();
+        report_wait("the SSM API (StartSession)");
         let start = self.client.start_session().target(request.target.as_str()).document_name(DOCUMENT);
         let start = start.parameters("portNumber", vec![request.port.to_string()]).set_reason(request.reason.clone());
         let answer = match start.send().await {
@@ -283,7 +308,8 @@ impl Inner {
             return Ok(UpgradeHeaders::new());
         }
         let credentials = self.credentials().await?;
-        let signed = upgrade::headers(stream_url, &self.region, &credentials, SystemTime::now());
+        let now = self.clock.correct(SystemTime::now());
+        let signed = upgrade::headers(stream_url, &self.region, &credentials, now);
         signed.map_err(|error| ServiceError::Credentials(format!("they cannot sign the WebSocket upgrade: {error}")))
     }
 }
@@ -311,6 +337,10 @@ impl SsmService for AwsService {
 
     fn configured_host(&self) -> Option<&str> {
         self.inner.configured_host.as_deref()
+    }
+
+    fn learn_time(&self, time: SystemTime) -> bool {
+        self.inner.clock.learn(time, SystemTime::now())
     }
 
     fn upgrade_denied(&self, message: String) -> Denied {

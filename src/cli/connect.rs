@@ -13,12 +13,36 @@ use super::options::RekeyLimit;
 use super::report::{self, CliError};
 use super::settings::ConnectionSettings;
 use super::target::Target;
+use super::waiting::Waiting;
 use crate::client::{Client, ClientError, Connection};
 use crate::ssh::{HostKey, HostKeyCheck, Identity, SessionBuilder, SshError, StrictHostKeyChecking};
 use crate::stream::TargetId;
 
 /// How long a key is used where only an amount of data was named.
 const REKEY_TIME: Duration = Duration::from_hours(1);
+
+/// The first wait: a region that nothing names is asked of the instance.
+const CONFIGURATION: &str = "the AWS configuration";
+
+/// Waits in which no SSM session can have been started yet.
+const WITHOUT_SESSION: [&str; 4] = [CONFIGURATION, "the AWS credentials", identity::AGENT, identity::KEY];
+
+/// Longest wait, after a signal, for an API that has not answered StartSession yet.
+const START_WAIT: Duration = Duration::from_millis(300);
+
+/// Says in one line that a signal ended the wait for a connection, and how long to wait for the session that may have
+/// been started.
+pub(crate) fn interrupted(what: Option<&str>, is_quiet: bool, usual: Duration) -> Duration {
+    let Some(what) = what else { return usual };
+    if !is_quiet {
+        report::note(&format!("stopped while waiting for {what}"));
+    }
+    match what {
+        what if WITHOUT_SESSION.contains(&what) => Duration::ZERO,
+        what if what.contains("StartSession") => usual.min(START_WAIT),
+        _ => usual,
+    }
+}
 
 /// Longest wait for SSM sessions to end at the end of the process.
 pub(crate) const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -46,6 +70,7 @@ impl<'a> Dialer<'a> {
     pub(crate) async fn connect(&self, target: &Target, interactive: bool) -> Result<Connection, CliError> {
         // Before anything is asked of the network: a key that may not be used costs no session.
         let session = self.session(target, &self.keys().await?, interactive);
+        let _waiting = Waiting::begin(CONFIGURATION, self.settings.tells_waits());
         let connecting = self.dial(target, session, interactive);
         let connection = match self.settings.connect_timeout {
             Some(limit) => timeout(limit, connecting).await.unwrap_or(Err(CliError::ConnectTimeout(limit)))?,
@@ -139,8 +164,12 @@ impl<'a> Dialer<'a> {
 
     /// Waits, for so long at most, until nothing that was begun is open any more.
     pub(crate) async fn wait_idle(&self, limit: Duration) {
+        if limit.is_zero() {
+            return;
+        }
         if let Some(client) = self.client.get()
             && timeout(limit, client.wait_ended()).await.is_err()
+            && limit > START_WAIT
             && !self.settings.is_quiet()
         {
             report::note("warning: the SSM session may stay open until the service's idle time-out");

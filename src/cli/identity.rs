@@ -2,13 +2,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::agent::{self, Source, in_order};
 use super::askpass::{self, AskError};
 use super::report;
 use super::settings::{Askpass, ConnectionSettings, IdentityFiles};
+use super::waiting::Waiting;
 use crate::files::Opened;
 use crate::ssh::{AgentKey, Identity, KeyError, KeyFile, PrivateKey};
+
+/// What is waited for, as messages call it.
+pub(super) const AGENT: &str = "the SSH agent";
+pub(super) const KEY: &str = "the private key to be decrypted";
 
 /// How often a passphrase is asked for, as in OpenSSH.
 const TRIES: usize = 3;
@@ -37,7 +43,7 @@ pub(crate) enum IdentityError {
     NoHome,
     #[error("the private key {} needs a passphrase, and BatchMode forbids to ask", path.display())]
     BatchMode { path: PathBuf },
-    #[error("the private key {} needs a passphrase: {source}", path.display())]
+    #[error("the private key {} needs a passphrase", path.display())]
     Ask { path: PathBuf, source: AskError },
 }
 
@@ -55,9 +61,16 @@ fn in_vain(agent: Option<&str>) -> String {
 /// Cancelling it gives the terminal back.
 pub(crate) async fn load(settings: &ConnectionSettings) -> Result<Vec<Identity>, IdentityError> {
     hide_memory();
+    let asking = Waiting::begin(AGENT, settings.tells_waits());
     let (held, in_vain) = agent::keys(&settings.agent).await;
+    drop(asking);
     let only_named = settings.agent.identities_only;
-    let unlock = Unlock { batch_mode: settings.batch_mode, askpass: settings.askpass.as_ref(), in_vain };
+    let unlock = Unlock {
+        batch_mode: settings.batch_mode,
+        tells_waits: settings.tells_waits(),
+        askpass: settings.askpass.as_ref(),
+        in_vain,
+    };
     match &settings.identities {
         IdentityFiles::Named(paths) => {
             // All are judged before the first question.
@@ -153,6 +166,7 @@ fn public_line(path: &Path) -> Option<String> {
 
 struct Unlock<'a> {
     batch_mode: bool,
+    tells_waits: bool,
     askpass: Option<&'a Askpass>,
     /// Why the agent is of no help.
     in_vain: Option<String>,
@@ -172,7 +186,7 @@ impl Unlock<'_> {
         for source in sources {
             keys.push(match source {
                 Source::Held(key) => key.into(),
-                Source::File(file) => self.key(&file).await?.into(),
+                Source::File(file) => self.key(Arc::new(file)).await?.into(),
             });
         }
         Ok(keys)
@@ -196,13 +210,13 @@ impl Unlock<'_> {
         }
         match locked {
             _ if !keys.is_empty() => Ok(keys),
-            Some(file) => Ok(vec![self.key(&file).await?.into()]),
+            Some(file) => Ok(vec![self.key(Arc::new(file)).await?.into()]),
             None if paths.is_empty() => Err(IdentityError::NoHome),
             None => Err(IdentityError::NoneUsable { tried: paths.to_vec(), agent: self.in_vain.clone() }),
         }
     }
 
-    async fn key(&self, file: &KeyFile) -> Result<PrivateKey, IdentityError> {
+    async fn key(&self, file: Arc<KeyFile>) -> Result<PrivateKey, IdentityError> {
         if !file.is_encrypted() {
             return Ok(file.decode(None)?);
         }
@@ -213,21 +227,30 @@ impl Unlock<'_> {
         let name = report::escape(&file.path().to_string_lossy());
         let mut prompt = format!("Passphrase for `{name}`: ");
         for _ in 1..TRIES {
-            let passphrase = self.ask(file, &prompt).await?;
-            match file.decode(Some(&passphrase)) {
+            let passphrase = self.ask(&file, &prompt).await?;
+            match decrypted(&file, passphrase, self.tells_waits).await {
                 Err(KeyError::WrongPassphrase { .. }) => {}
                 decoded => return Ok(decoded?),
             }
             prompt = format!("Wrong passphrase, try again for `{name}`: ");
         }
-        let passphrase = self.ask(file, &prompt).await?;
-        Ok(file.decode(Some(&passphrase))?)
+        let passphrase = self.ask(&file, &prompt).await?;
+        Ok(decrypted(&file, passphrase, self.tells_waits).await?)
     }
 
     async fn ask(&self, file: &KeyFile, prompt: &str) -> Result<askpass::Secret, IdentityError> {
         let answer = askpass::ask(prompt, self.askpass).await;
         answer.map_err(|source| IdentityError::Ask { path: file.path().to_owned(), source })
     }
+}
+
+/// A key is derived from the passphrase by so much work that a signal would have to wait for it. Cancelled, it goes on in a
+/// thread of its own.
+async fn decrypted(file: &Arc<KeyFile>, passphrase: askpass::Secret, tells: bool) -> Result<PrivateKey, KeyError> {
+    let _waiting = Waiting::begin(KEY, tells);
+    let file = Arc::clone(file);
+    let decoded = tokio::task::spawn_blocking(move || file.decode(Some(&passphrase))).await;
+    decoded.unwrap_or_else(|gone| std::panic::resume_unwind(gone.into_panic()))
 }
 
 /// Nobody named this file, so that it is missing is no mistake, and that it is unusable is a warning.
@@ -241,7 +264,7 @@ fn open_if_usable(path: &Path, warn: bool) -> Option<KeyFile> {
 fn usable<T>(result: Result<T, KeyError>, warn: bool) -> Option<T> {
     let warned = |error: &KeyError| {
         if warn {
-            report::note(&format!("warning: {error}; the key is left out"));
+            report::note(&format!("warning: {}; the key is left out", report::with_causes(error)));
         }
     };
     result.inspect_err(warned).ok()

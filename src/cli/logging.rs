@@ -15,13 +15,15 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::options::LogLevel;
-use super::report;
+use super::{report, waiting};
 
 const STAGE_TARGET: &str = "ssmssh::stage";
 /// What is used, and how it ends: sentences of their own.
 const DETAIL_TARGET: &str = "ssmssh::detail";
 /// The crates that read the AWS configuration.
 const CONFIGURATION_TARGETS: [&str; 2] = ["aws_config", "aws_runtime"];
+/// What is waited for from now on.
+const WAIT_TARGET: &str = "ssmssh::wait";
 /// Names for what is told.
 const LABEL_TARGET: &str = "ssmssh::label";
 
@@ -55,6 +57,9 @@ struct Lines {
 impl Lines {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
+        if target == WAIT_TARGET {
+            return self.level >= LogLevel::Info;
+        }
         if target == STAGE_TARGET || target == DETAIL_TARGET {
             return self.level >= LogLevel::Stages;
         }
@@ -91,6 +96,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if event.metadata().target() == WAIT_TARGET {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            return waiting::goes_on(&fields.text);
+        }
         report::note(&labelled_line(event, &context));
     }
 }

@@ -25,6 +25,7 @@ mod stdio;
 mod target;
 mod terminal;
 mod units;
+mod waiting;
 
 use std::panic::{UnwindSafe, catch_unwind};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,9 @@ pub(crate) fn set_stalled(is_stalled: bool) {
     STALLED.store(is_stalled, Ordering::Relaxed);
 }
 
+/// Copies whose lines are on the screen.
+static COPIES: AtomicUsize = AtomicUsize::new(0);
+
 /// Prints something above the lines, if there are any.
 pub(crate) fn above<T>(print: impl FnOnce() -> T) -> T {
     let lines = lock(&SCREEN);
@@ -51,6 +54,27 @@ fn draw(lines: &[String]) {
     let back = if up > 0 { format!("\r\x1b[{up}A") } else { "\r".to_owned() };
     *screen = format!("{CLEAR}{}{back}", lines.join("\r\n"));
     put(&screen);
+}
+
+/// Puts a line on the screen that is there until it is taken away; none where a copy has its lines there.
+pub(crate) fn status(line: Option<&str>) {
+    if COPIES.load(Ordering::Relaxed) > 0 {
+        return;
+    }
+    match line {
+        Some(line) => {
+            let columns = usize::from(columns()).saturating_sub(1);
+            draw(&[cut(line, columns).to_owned()]);
+        }
+        None => clear(),
+    }
+}
+
+fn columns() -> u16 {
+    match terminal::size(rustix::stdio::stderr()).ws_col {
+        0 => COLUMNS,
+        columns => columns,
+    }
 }
 
 fn clear() {
@@ -169,17 +193,15 @@ impl Rate {
 
 impl Shown {
     fn draw(&mut self, now: Instant) {
-        self.drawn = Some(now);
+        if self.drawn.replace(now).is_none() {
+            COPIES.fetch_add(1, Ordering::Relaxed);
+        }
         // What an earlier run wrote says nothing about this one's speed.
         let written = self.totals.bytes_done.saturating_sub(self.totals.bytes_kept);
         let begun = Rate { at: now, bytes: written, per_second: 0.0 };
         let rate = *self.rate.insert(self.rate.map_or(begun, |rate| rate.after(now, written)));
-        let width = match terminal::size(rustix::stdio::stderr()).ws_col {
-            0 => COLUMNS,
-            columns => columns,
-        };
         // A terminal may break the line behind its last column.
-        let columns = usize::from(width).saturating_sub(1);
+        let columns = usize::from(columns()).saturating_sub(1);
         let rate = Some(rate).filter(|_| !STALLED.load(Ordering::Relaxed));
         let whole = whole_line(&self.totals, rate, columns);
         let file = self.in_hand.as_ref().map(|file| file_line(file, columns)).unwrap_or_default();

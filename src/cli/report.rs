@@ -57,14 +57,14 @@ pub(crate) enum CliError {
     ConnectTimeout(Duration),
     #[error("{0}")]
     NothingToForget(String),
-    #[error("cannot write standard output: {0}")]
+    #[error("cannot write standard output")]
     Output(#[source] io::Error),
-    #[error("cannot catch signals: {0}")]
+    #[error("cannot catch signals")]
     Signals(#[source] io::Error),
-    #[error("cannot start threads: {0}")]
+    #[error("cannot start threads")]
     Runtime(#[source] io::Error),
     /// The user's terminal could not be used.
-    #[error("cannot {action} the terminal: {source}")]
+    #[error("cannot {action} the terminal")]
     Terminal { action: &'static str, source: io::Error },
 }
 
@@ -186,9 +186,12 @@ impl Report {
 }
 
 /// The error and those behind it, without what an outer one has said already.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    followed(error.to_string(), error.source())
+}
+
+/// A message, and the causes behind it.
+pub(crate) fn followed(mut message: String, mut cause: Option<&dyn std::error::Error>) -> String {
     while let Some(error) = cause {
         let text = error.to_string();
         if !message.contains(&text) {
@@ -286,8 +289,17 @@ mod tests {
         let text = "document process failed unexpectedly: document worker timed out".to_owned();
         let shown = render(&CliError::Client(StreamError::Ended(text).into()));
         assert!(shown.contains("listen on this port"), "{shown}");
-        let idle = render(&CliError::Client(StreamError::Ended("idle for 20 minutes".to_owned()).into()));
-        assert!(!idle.contains("hint"), "{idle}");
+        let longest =
+            render(&CliError::Client(StreamError::Ended("it reached its longest duration".to_owned()).into()));
+        assert!(!longest.contains("hint"), "{longest}");
+    }
+
+    #[test]
+    fn a_session_that_was_idle_for_too_long_comes_with_the_option_that_keeps_it() {
+        for text in ["Your session timed out due to inactivity.", "idle for 20 minutes"] {
+            let idle = render(&CliError::Client(StreamError::Ended(text.to_owned()).into()));
+            assert!(idle.contains("hint: `--keepalive 60`"), "{idle}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 pub(crate) enum SettingsError {
     #[error(transparent)]
     Option(#[from] OptionError),
-    #[error("HTTPS_PROXY: {0}")]
+    #[error("HTTPS_PROXY cannot be used")]
     Proxy(#[from] ProxyError),
     #[error("`--region {0}` is no region: expected one such as eu-west-1")]
     Region(String),
@@ -76,6 +76,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) stream: StreamSettings,
     pub(crate) askpass: Option<Askpass>,
     pub(crate) log_level: LogLevel,
+    /// Whether the terminal takes escapes.
+    pub(crate) has_escapes: bool,
 }
 
 /// What was said about the stream below SSH; the library's defaults hold for the rest.
@@ -164,6 +166,7 @@ impl ConnectionSettings {
             },
             askpass: askpass(env),
             log_level: log_level(args, options),
+            has_escapes: env.get("TERM").is_none_or(|term| term != "dumb"),
         })
     }
 
@@ -194,6 +197,11 @@ impl ConnectionSettings {
         }
         options.stream_host.clone_from(&said.host);
         options
+    }
+
+    /// Whether a line on the terminal says what is waited for.
+    pub(crate) fn tells_waits(&self) -> bool {
+        !self.is_quiet() && self.has_escapes
     }
 
     /// Whether warnings and notices are wanted.

@@ -43,8 +43,8 @@ pub(crate) enum TargetError {
     EmptyPath,
     #[error("`{0}` is a node, not a path on it: write `{0}:` for its login directory, or `./{0}` for a local file")]
     NoColon(String),
-    #[error("`{operand}` looks like a path on a node, but {source}; write `./{operand}` for a local file")]
-    NotARemotePath { operand: String, source: Box<TargetError> },
+    #[error("`{operand}` looks like a path on a node, but {reason}; write `./{operand}` for a local file")]
+    NotARemotePath { operand: String, reason: Box<TargetError> },
 }
 
 impl FromStr for Target {
@@ -87,9 +87,9 @@ impl Operand {
         let Some(colon) = boundary.filter(|at| bytes[*at] == b':') else { return Self::here(text) };
         let (host, path) = (&bytes[..colon], &bytes[colon + 1..]);
         let remote = |target| Self::Remote { target, path: path.to_vec() };
-        parse_bytes(&without_brackets(host)).map(remote).map_err(|source| {
+        parse_bytes(&without_brackets(host)).map(remote).map_err(|reason| {
             let operand = text.to_string_lossy().into_owned();
-            TargetError::NotARemotePath { operand, source: Box::new(source) }
+            TargetError::NotARemotePath { operand, reason: Box::new(reason) }
         })
     }
 }

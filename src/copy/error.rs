@@ -97,10 +97,10 @@ pub enum CopyError {
     IntoItself,
     /// The server does not give the copy its name. What had the name has it still.
     #[error("the server does not rename the whole copy to its name: {0}")]
-    NotRenamed(#[source] SftpError),
+    NotRenamed(SftpError),
     /// No file can be made in the directory, though the one that is there may be writable.
-    #[error("{0}")]
-    NoNewFile(#[source] Box<CopyError>),
+    #[error(transparent)]
+    NoNewFile(Box<CopyError>),
     /// Several sources, or a path with a slash at its end, need a directory as the target, and nothing is there.
     #[error("{}{path}: there is no such directory", prefix(side))]
     TargetMissing {
@@ -171,8 +171,8 @@ pub enum CopyError {
     TooLongName,
     /// The server did not take content or a new name, for no reason that could be found out: a quota or a limit on the size
     /// of files may be it.
-    #[error("{0}")]
-    NotTaken(#[source] SftpError),
+    #[error(transparent)]
+    NotTaken(SftpError),
     /// A listing holds a name that could lead outside its directory.
     #[error("the listing holds the name `{0}`, which no file can have")]
     UnsafeName(BytePath),
@@ -195,10 +195,10 @@ pub enum CopyError {
     #[error("{}", in_our_words(.0))]
     Local(#[source] io::Error),
     /// The SFTP server of the other side refused.
-    #[error("{0}")]
+    #[error(transparent)]
     Remote(#[from] SftpError),
     /// Something cannot be copied over the SCP protocol.
-    #[error("{0}")]
+    #[error(transparent)]
     Scp(#[from] ScpError),
 }
 

@@ -116,6 +116,7 @@ impl Login<'_> {
             }
             Identity::Agent(key) => {
                 let (public, mut signer) = (key.public().clone(), AgentSigner(key));
+                tracing::info!(target: "ssmssh::wait", "the SSH agent, which may ask you to confirm");
                 match self.handle.authenticate_publickey_with(self.user, public, hash, &mut signer).await {
                     Err(SignError::Agent(error)) => return Ok(self.unsigned(&error)),
                     Err(SignError::Disconnected) => Err(russh::Error::SendError),

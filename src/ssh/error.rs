@@ -111,7 +111,7 @@ impl From<Outcome> for SshError {
 #[non_exhaustive]
 pub enum Lost {
     /// The stream under the session failed.
-    #[error("the connection failed: {0}")]
+    #[error("the connection failed")]
     Transport(#[source] TransportError),
     /// The stream ended without an SSH disconnect message.
     #[error("the SSH server closed the connection")]
@@ -143,7 +143,7 @@ pub enum Lost {
     #[error("the SSH server no longer answers: nothing has come from it for {} s", .0.as_secs())]
     ServerSilent(Duration),
     /// The server broke the protocol, or a signature or MAC is wrong.
-    #[error("the SSH protocol failed: {0}")]
+    #[error("the SSH protocol failed")]
     Protocol(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// This side closed the session.
     #[error("the SSH session was closed")]

@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
 
 use super::proxy::{Proxy, ProxyConfig};
+use super::service::report_wait;
 use super::tls::{self, Roots};
 
 /// The longest wait for one address.
@@ -129,6 +130,7 @@ impl Network {
     }
 
     async fn through(&self, proxy: &Proxy, host: &str, port: u16) -> Result<Transport, DialError> {
+        report_wait(&format!("the proxy {}", proxy.name()));
         let reached = async {
             let (proxy_host, proxy_port) = host_and_port(&proxy.uri);
             let transport = self.tcp(proxy_host, proxy_port).await?;
@@ -139,7 +141,9 @@ impl Network {
             }
         };
         let unreachable = |source| DialError::Proxy { proxy: proxy.name(), source: Box::new(source) };
-        proxy.tunnel(reached.await.map_err(unreachable)?, host, port).await
+        let tunnel = proxy.tunnel(reached.await.map_err(unreachable)?, host, port).await?;
+        report_wait(host);
+        Ok(tunnel)
     }
 
     /// A connection to whichever of the host's addresses answers first.

@@ -17,7 +17,7 @@ use super::clock::now;
 use super::link::{Link, Outage};
 use super::payload::LargePayloads;
 use super::quote::{REFUSAL, VERSION, quote};
-use super::service::{Grant, SsmService, StartRequest, report_stage};
+use super::service::{Grant, SsmService, StartRequest, report_stage, report_wait};
 use super::shared::{Goal, Shared, State, wake};
 use super::silence::Silence;
 use super::socket::{Connect, Socket};
@@ -437,6 +437,7 @@ impl<'a> Driver<'a> {
                 Event::Writable => wake(&mut state.writer),
                 Event::Established { agent_version } => {
                     report_stage("handshake", self.started);
+                    report_wait("the SSH server on the node");
                     let _ = self.link.shared.agent_version.set(quote(&agent_version, VERSION, &[]));
                     self.link.shared.connection.send_replace(ConnectionState::Connected);
                     wake(&mut state.opener);

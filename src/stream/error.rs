@@ -20,7 +20,7 @@ pub enum StreamError {
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// The service named a stream URL that no connection is made to.
-    #[error("the service named a stream URL that is not its own: {0}")]
+    #[error("the service named a stream URL that is not its own")]
     Url(#[from] UrlError),
     /// The WebSocket upgrade was answered 403.
     #[error(

@@ -8,7 +8,9 @@ use http::Uri;
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::clock::now;
-use super::service::{Grant, ServiceError, SessionId, SsmService, StartRequest, is_presigned, report_stage};
+use super::service::{
+    Grant, ServiceError, SessionId, SsmService, StartRequest, is_presigned, report_stage, report_wait,
+};
 use super::shared::{Goal, Shared, random};
 use super::socket::{Connect, ConnectError, Socket};
 use super::{ConnectionState, Obstacle, StreamError, StreamOptions, UrlError, url};
@@ -48,11 +50,13 @@ impl Link {
     pub(super) async fn first_socket(&self, grant: &Grant) -> Result<(Uri, Box<dyn Socket>), StreamError> {
         let started = now();
         let url = self.address(grant)?;
+        report_wait("the WebSocket of the SSM session");
         let socket = tokio::select! {
             socket = self.patient_socket(&url) => socket?,
             () = self.is_given_up(false) => return Err(StreamError::Terminated),
         };
         report_stage("WebSocket", started);
+        report_wait("the SSM agent on the node");
         Ok((url, socket))
     }
 
@@ -79,14 +83,23 @@ impl Link {
 
     /// One try at a socket; the upgrade is signed anew.
     async fn socket(&self, url: &Uri) -> Result<Box<dyn Socket>, StreamError> {
-        // `Uri` shows exactly what it was parsed from.
-        let headers = self.service.sign_upgrade(&url.to_string()).await?;
         let host = || url.host().unwrap_or_default().to_owned();
-        self.connect.connect(url, headers).await.map_err(|error| match error {
-            ConnectError::Denied(message) => StreamError::UpgradeDenied(self.service.upgrade_denied(message)),
+        let opened = match self.signed(url).await? {
+            // Signed with the time of a clock that is wrong, which the answer tells.
+            Err(ConnectError::Denied(_, Some(time))) if self.service.learn_time(time) => self.signed(url).await?,
+            opened => opened,
+        };
+        opened.map_err(|error| match error {
+            ConnectError::Denied(message, _) => StreamError::UpgradeDenied(self.service.upgrade_denied(message)),
             ConnectError::Refused(status) => StreamError::UpgradeRefused { host: host(), status },
             ConnectError::Dial(source) => StreamError::Connect { host: host(), source: Arc::new(source) },
         })
+    }
+
+    async fn signed(&self, url: &Uri) -> Result<Result<Box<dyn Socket>, ConnectError>, StreamError> {
+        // `Uri` shows exactly what it was parsed from.
+        let headers = self.service.sign_upgrade(&url.to_string()).await?;
+        Ok(self.connect.connect(url, headers).await)
     }
 
     /// A new socket for the session, and the token for it. The URL stays the first one, as with the official client,

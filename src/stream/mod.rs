@@ -57,7 +57,7 @@ pub(crate) use self::quote::{REFUSAL, SENTENCE, quote};
 pub use self::service::{
     Denied, Grant, SSH_PORT, ServiceError, SessionId, SsmService, StartRequest, TargetId, TargetIdError, UpgradeHeaders,
 };
-pub(crate) use self::service::{is_presigned, report_stage};
+pub(crate) use self::service::{is_presigned, report_stage, report_wait};
 use self::shared::{Goal, Shared};
 use self::socket::Connect;
 pub use self::url::UrlError;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 
@@ -261,6 +261,12 @@ pub trait SsmService: Send + Sync + 'static {
         None
     }
 
+    /// The service's time, as an answer of 403 to an upgrade shows it. True where the signature was made with another time,
+    /// and the next will be made with this one: the upgrade is then tried once more.
+    fn learn_time(&self, _time: SystemTime) -> bool {
+        false
+    }
+
     /// What is missing where the upgrade was answered 403: `ssmmessages:OpenDataChannel` on the user's sessions.
     fn upgrade_denied(&self, message: String) -> Denied {
         let resources = vec!["arn:aws:ssm:*:*:session/${aws:userid}-*".to_owned()];
@@ -272,6 +278,11 @@ pub trait SsmService: Send + Sync + 'static {
 pub(crate) fn report_stage(stage: &'static str, started: Instant) {
     let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     tracing::info!(target: "ssmssh::stage", stage, elapsed_us);
+}
+
+/// Says what is waited for from now on, for whoever looks on.
+pub(crate) fn report_wait(what: &str) {
+    tracing::info!(target: "ssmssh::wait", "{what}");
 }
 
 /// Whether the query already carries a signature, so that a new one must not be added.

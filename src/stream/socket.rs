@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
+use http::header::DATE;
 use http::{Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until, timeout};
@@ -77,8 +78,8 @@ pub(super) trait Connect: Send + Sync + 'static {
 /// Why a WebSocket could not be opened.
 #[derive(Debug)]
 pub(super) enum ConnectError {
-    /// The upgrade was answered 401 or 403, with this text.
-    Denied(String),
+    /// The upgrade was answered 401 or 403, with this text, and at this time of the service's.
+    Denied(String, Option<SystemTime>),
     /// The upgrade was answered with another status.
     Refused(u16),
     /// There was no answer.
@@ -101,7 +102,11 @@ impl From<WsError> for ConnectError {
     fn from(error: WsError) -> Self {
         match error {
             WsError::Http(answer) => match answer.status() {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Denied(excerpt(answer.into_body())),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    let time =
+                        answer.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+                    Self::Denied(excerpt(answer.into_body()), time)
+                }
                 other => Self::Refused(other.as_u16()),
             },
             other => lost(other).into(),

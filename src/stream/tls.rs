@@ -11,6 +11,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore, crypto};
 
 use super::dial::{DialError, Transport};
+use crate::files::Opened;
 
 /// The root certificates that vouch for servers. Read at the first use, and then kept; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +49,9 @@ impl Roots {
     }
 }
 
+/// Twenty times what a system's bundle has.
+const LARGEST_BUNDLE: usize = 4 << 20;
+
 async fn off_thread<F>(load: F) -> Result<Arc<ClientConfig>, DialError>
 where
     F: FnOnce() -> Result<Arc<ClientConfig>, DialError> + Send + 'static,
@@ -64,9 +68,11 @@ fn of_system() -> Result<Arc<ClientConfig>, DialError> {
 }
 
 fn of_file(file: PathBuf) -> Result<Arc<ClientConfig>, DialError> {
-    let read = || {
+    let read = || -> io::Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(&file).map_err(io::Error::other)? {
+        let content = Opened::open(&file)?.read(LARGEST_BUNDLE)?;
+        let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content);
+        for certificate in CertificateDer::pem_slice_iter(content) {
             roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
         }
         if roots.is_empty() { Err(io::Error::other("it holds no PEM certificate")) } else { Ok(roots) }
@@ -110,4 +116,59 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
 
 fn is_about_certificate(error: &io::Error) -> bool {
     matches!(tls_error(error), Some(TlsError::InvalidCertificate(_) | TlsError::NoCertificatesPresented))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// What is wrong with a bundle; nothing, where it can be used.
+    fn fault(file: PathBuf) -> String {
+        match of_file(file) {
+            Ok(_) => String::new(),
+            Err(DialError::CaBundle { source, .. }) => source.to_string(),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_is_no_file_or_endless_is_named_and_one_with_odd_text_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let key = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let pem = key.cert.pem();
+        rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
+        fs::File::create(path("huge")).unwrap().set_len(1 << 40).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        fs::write(path("empty"), "").unwrap();
+        fs::write(path("bom"), format!("\u{feff}{pem}")).unwrap();
+        fs::write(path("crlf"), pem.replace('\n', "\r\n")).unwrap();
+        fs::write(path("unfinished"), pem.trim_end()).unwrap();
+        fs::write(path("latin1"), [b"# caf\xe9\n", pem.as_bytes()].concat()).unwrap();
+        for (name, said) in [
+            ("none", "No such file"),
+            ("directory", "it is a directory"),
+            ("fifo", "it is a FIFO"),
+            ("/dev/zero", "it is a device"),
+            ("/dev/null", "it is a device"),
+            ("huge", "it is too large"),
+            ("empty", "no PEM certificate"),
+            ("bom", ""),
+            ("crlf", ""),
+            ("unfinished", ""),
+            ("latin1", ""),
+        ] {
+            let link = path("link");
+            let _ = fs::remove_file(&link);
+            symlink(path(name), &link).unwrap();
+            for file in [path(name), link] {
+                let fault = fault(file);
+                assert!(fault.contains(said) && fault.is_empty() == said.is_empty(), "{name}: {fault}");
+            }
+        }
+    }
 }

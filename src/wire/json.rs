@@ -14,7 +14,7 @@ pub const SCHEMA_VERSION: &str = "1.0";
 
 /// The bytes are not the body expected.
 #[derive(Debug, thiserror::Error)]
-#[error("not a valid {body}: {source}")]
+#[error("not a valid {body}")]
 pub struct BodyError {
     /// The body that was expected.
     body: &'static str,

@@ -83,6 +83,36 @@ fn a_room_does_not_contain_what_it_must_not_know() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// Whoever prints an error prints its sources behind it, and would print them twice.
+#[test]
+fn an_error_does_not_repeat_what_its_source_says() {
+    let mut faults = Vec::new();
+    for path in rust_files(&root().join("src")) {
+        let code = fs::read_to_string(&path).expect("a source file");
+        for (number, repeated) in repeated_sources(&code) {
+            faults.push(format!("{}:{number}: {repeated}", path.display()));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let repeats = |code| repeated_sources(code).len();
+    assert_eq!(repeats("#[error(\"x: {source}\")]\nA { source: E },"), 1);
+    assert_eq!(repeats("#[error(\"x: {0}\")]\nA(#[from] E),\n#[error(\"y {}\", f(.0))]\nB(#[source] E),"), 1);
+    assert_eq!(repeats("#[error(\"x: {0}\")]\nA(String),\n#[error(\"y\")]\nB(#[source] E),"), 0);
+}
+
+/// The message of each variant that shows its source as it is, with its line.
+fn repeated_sources(code: &str) -> Vec<(usize, String)> {
+    let begins: Vec<_> = code.match_indices("#[error(").map(|(begin, _)| begin).collect();
+    let repeats = |begin: &usize| {
+        let (message, rest) = code[*begin..].split_once(")]")?;
+        let variant = rest.lines().find(|line| !line.trim().is_empty())?;
+        let is_source = variant.contains("#[source]") || variant.contains("#[from]");
+        let shows = message.contains("{source}") || (is_source && message.contains("{0}"));
+        shows.then(|| (code[..*begin].lines().count() + 1, message.to_owned()))
+    };
+    begins.iter().filter_map(repeats).collect()
+}
+
 #[test]
 fn unit_tests_do_not_use_the_lab_because_they_would_see_a_second_copy_of_the_crate() {
     let faults: Vec<_> = rust_files(&root().join("src"))

@@ -36,3 +36,16 @@ fn locked_crates() -> BTreeMap<String, Vec<String>> {
     assert!(crates.len() > 100, "Cargo.lock was not understood");
     crates
 }
+
+/// What is ignored is ignored for a reason that names its crate, and only as long as that is used.
+#[test]
+fn an_advisory_that_is_ignored_is_about_a_crate_that_is_there_and_says_why() {
+    let deny = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deny.toml")).expect("deny.toml");
+    let ignored: Vec<_> = deny.lines().filter(|line| line.contains("RUSTSEC-")).collect();
+    assert!(deny.contains("[advisories]") && !ignored.is_empty());
+    for line in ignored {
+        let (_, reason) = line.split_once("reason = \"`").expect("a reason that begins with a crate");
+        let (name, reason) = reason.split_once('`').expect("a crate");
+        assert!(locked_crates().contains_key(name) && reason.len() > 40, "{line}");
+    }
+}

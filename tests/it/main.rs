@@ -9,6 +9,7 @@ mod cli_failures;
 mod cli_memory;
 mod cli_openssh;
 mod cli_terminal;
+mod cli_waiting;
 mod client;
 mod copy_changing_files;
 mod copy_cli;

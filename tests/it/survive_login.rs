@@ -67,3 +67,13 @@ async fn a_server_that_completes_no_login_is_given_up_after_two_minutes() {
     let error = SessionBuilder::new("me").host_keys(any_key).connect(near).await.unwrap_err();
     assert!(matches!(error, SshError::LoginTimeout(limit) if limit == Duration::from_mins(2)), "{error}");
 }
+
+/// AWS takes a signature that is five minutes off, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_hours_wrong_keeps_nobody_out_and_is_told_with_v() {
+    let ahead = Duration::from_hours(2);
+    let lab = Lab::builder().pace(Pace::Ideal).clock_ahead(ahead).start().await.unwrap();
+    let ran = Cli::in_lab(&lab).args(["-v", lab.node(), "true"]).run().await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("this machine's clock is 2 h slow"), "{}", ran.stderr);
+}

@@ -79,6 +79,7 @@ pub struct LabBuilder {
     denied: HashSet<String>,
     unsigned_upgrades: bool,
     pub(crate) credential_source: CredentialSource,
+    clock_ahead: Duration,
     credentials_lifetime: Option<Duration>,
     throttle: u32,
     connect_time: Duration,
@@ -103,6 +104,7 @@ impl Default for LabBuilder {
             denied: HashSet::new(),
             unsigned_upgrades: false,
             credential_source: CredentialSource::default(),
+            clock_ahead: Duration::ZERO,
             credentials_lifetime: None,
             throttle: 0,
             connect_time: Duration::ZERO,
@@ -240,6 +242,12 @@ impl LabBuilder {
         self
     }
 
+    /// Sets the clock of the API and the gateway ahead of this machine's. Default: they agree.
+    pub fn clock_ahead(mut self, time: Duration) -> Self {
+        self.clock_ahead = time;
+        self
+    }
+
     /// Lets the first `calls` of the API be answered by `ThrottlingException`. Default none.
     pub fn throttle(mut self, calls: u32) -> Self {
         self.throttle = calls;
@@ -265,7 +273,8 @@ impl LabBuilder {
         let home = Home::create().map_err(LabError::Home)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(LabError::Listen)?;
         let address = listener.local_addr().map_err(LabError::Listen)?;
-        let access = Access::new(home.path().to_owned(), self.credentials_lifetime).map_err(LabError::Home)?;
+        let access =
+            Access::new(home.path().to_owned(), self.credentials_lifetime, self.clock_ahead).map_err(LabError::Home)?;
         let mut lab = Lab::new(home, address, access, &self);
         self.start_access(&lab);
         if let Some(agent) = &self.agent_listener {

@@ -168,6 +168,9 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
             vec![hint(format!("is sshd running on the node? Another port is named with `{}`", port_option()))]
         }
         StreamError::Ended(text) if text.contains(WORKER_CRASHED) => vec![listening_hint()],
+        StreamError::Ended(text) if is_idle(text) => {
+            vec![hint("`--keepalive 60` keeps a connection that nobody types into within the account's idle limit")]
+        }
         StreamError::Channel(ChannelError::HandshakeTimeout(_)) | StreamError::EndedEarly => vec![listening_hint()],
         StreamError::Channel(ChannelError::MalformedHandshake { .. }) => {
             vec![hint("the document AWS-StartSSHSession needs SSM agent 2.3.672.0 or later")]
@@ -187,6 +190,12 @@ fn stream_hints(error: &StreamError) -> Vec<Hint> {
         }
         _ => Vec::new(),
     }
+}
+
+/// Whether the session ended because nothing was sent: `Your session timed out due to inactivity.`, or of that kind.
+fn is_idle(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["inactiv", "idle"].iter().any(|word| text.contains(word))
 }
 
 /// How the command that runs names the port.

@@ -1,6 +1,7 @@
 //! What could not be copied, line by line as it happens, and what would help, once for each kind.
 
 use std::collections::HashSet;
+use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 
 use crate::cli::report;
@@ -19,7 +20,7 @@ impl Failures {
     }
 
     pub(super) fn show(&self, failure: &Failure) {
-        report::note(&failure.to_string());
+        report::note(&report::followed(failure.to_string(), cause(&failure.error)));
         if let Some(hint) = hint(&failure.error).filter(|hint| self.with_hints && self.is_new(hint)) {
             report::advise(hint);
         }
@@ -28,6 +29,11 @@ impl Failures {
     fn is_new(&self, hint: &'static str) -> bool {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(hint)
     }
+}
+
+/// What this machine's system says is told in our words.
+pub(super) fn cause(error: &CopyError) -> Option<&(dyn Error + 'static)> {
+    if matches!(error, CopyError::Local(_)) { None } else { error.source() }
 }
 
 fn hint(error: &CopyError) -> Option<&'static str> {

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::settings::SsmcpSettings;
 use crate::cli::logging;
 use crate::cli::report::{self, CliError};
+use crate::cli::waiting::Waiting;
 use crate::client::{ClientError, Connection};
 use crate::copy::scp::ScpEndpoint;
 use crate::copy::{BytePath, Location, RemoteEndpoint};
@@ -36,6 +37,7 @@ impl Files {
             return Ok(Self::Scp(scp(connection, node)));
         }
         let started = Instant::now();
+        let _waiting = Waiting::begin("the SFTP server on the node", settings.connection.tells_waits());
         let sftp = match start_sftp(connection, node).await {
             Err(CliError::Sftp { source, .. }) if source.is_missing() => {
                 if !settings.connection.is_quiet() {

@@ -10,6 +10,8 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::failures::cause;
+use crate::cli::report;
 use crate::copy::{BytePath, Event, Failure, Progress, Side, Skip, Totals};
 
 /// How often the totals are told.
@@ -263,7 +265,7 @@ impl Events {
 
 fn failed(failure: &Failure) -> Line<'_> {
     let (side, path) = (side_name(&failure.side), Path::of(&failure.path));
-    Line::Failed { side, path, message: failure.error.to_string() }
+    Line::Failed { side, path, message: report::followed(failure.error.to_string(), cause(&failure.error)) }
 }
 
 fn side_name(side: &Side) -> &str {

@@ -13,13 +13,13 @@ mod show;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
-use super::connect::{Dialer, LAST_WAIT};
+use super::connect::{self, Dialer, LAST_WAIT};
 use super::environment::Environment;
 use super::logging;
 use super::options::LogLevel;
 use super::report::{self, CliError};
 use super::signals::{EndSignal, EndSignals, outlive_file_size_limit};
-use super::terminal;
+use super::{terminal, waiting};
 use crate::copy::{CopyError, Summary, Totals, copy_until};
 use crate::stream::StreamError;
 use json::{End, Status};
@@ -68,12 +68,14 @@ async fn run(settings: &SsmcpSettings, started: Instant) -> Result<u8, CliError>
     outlive_file_size_limit().map_err(CliError::Signals)?;
     let dialer = Dialer::new(&settings.connection);
     let show = Show::new(settings);
-    let outcome = work(settings, &dialer, &show, &mut signals, started).await;
+    let mut waited = None;
+    let outcome = work(settings, &dialer, &show, &mut signals, &mut waited, started).await;
     // What is wrong comes before what may go wrong with the goodbye.
     let end = end_of(&outcome, settings.connection.log_level);
     let exit_status = end.exit_status;
     let stopped = if let Ok(Ending::Stopped { signal, .. }) = &outcome { Some(*signal) } else { None };
     let patience = if stopped.is_some() { LAST_MOMENT } else { LAST_WAIT };
+    let patience = connect::interrupted(waited.as_deref(), settings.connection.is_quiet(), patience);
     // A second signal is from somebody who does not want to wait.
     tokio::select! {
         () = dialer.wait_idle(patience) => {}
@@ -94,11 +96,15 @@ async fn work(
     dialer: &Dialer<'_>,
     show: &Show<'_>,
     signals: &mut EndSignals,
+    waited: &mut Option<String>,
     started: Instant,
 ) -> Result<Ending, CliError> {
     let nodes = tokio::select! {
         nodes = connect_all(settings, dialer) => nodes?,
-        signal = signals.recv() => return Ok(Ending::Stopped { signal, can_resume: false }),
+        (signal, what) = async { (signals.recv().await, waiting::current()) } => {
+            *waited = what;
+            return Ok(Ending::Stopped { signal, can_resume: false });
+        }
     };
     logging::ready(started);
 

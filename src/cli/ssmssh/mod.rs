@@ -22,6 +22,7 @@ use super::session::{self, Ending, Input};
 use super::signals::{self, EndSignal, EndSignals};
 use super::stdio;
 use super::terminal::{self, ModeGuard};
+use super::waiting;
 use crate::client::{ClientError, Connection};
 use crate::ssh::{Child, Command, ExitStatus, Pty};
 use args::SsmsshArgs;
@@ -68,9 +69,12 @@ async fn run(settings: &SsmsshSettings, started: Instant) -> Result<u8, CliError
         return connect::forget(&settings.connection, &settings.target).await.map(|()| 0);
     }
     let dialer = Dialer::new(&settings.connection);
-    let ended = work(settings, &dialer, &mut signals, started).await;
+    let mut waited = None;
+    let ended = work(settings, &dialer, &mut signals, &mut waited, started).await;
     let (signal, patience) = match &ended {
-        Ok(Ending::Signalled(signal)) => (Some(*signal), LAST_WAIT),
+        Ok(Ending::Signalled(signal)) => {
+            (Some(*signal), connect::interrupted(waited.as_deref(), settings.connection.is_quiet(), LAST_WAIT))
+        }
         // Somebody waits for the prompt, and the connection may well be dead.
         Ok(Ending::Disconnected) => (None, LAST_MOMENT),
         _ => (None, LAST_WAIT),
@@ -95,12 +99,16 @@ async fn work(
     settings: &SsmsshSettings,
     dialer: &Dialer<'_>,
     signals: &mut EndSignals,
+    waited: &mut Option<String>,
     started: Instant,
 ) -> Result<Ending, CliError> {
     let pty = pty(settings);
     let (connection, mut child) = tokio::select! {
         begun = begin(settings, dialer, pty.as_ref()) => begun?,
-        signal = signals.recv() => return Ok(Ending::Signalled(signal)),
+        (signal, what) = async { (signals.recv().await, waiting::current()) } => {
+            *waited = what;
+            return Ok(Ending::Signalled(signal));
+        }
     };
     logging::ready(started);
     let ended = tokio::select! {

@@ -52,7 +52,7 @@ pub enum HostKeyError {
         what: &'static str,
     },
     /// The file of known hosts cannot be read.
-    #[error("cannot read the known hosts in {}: {source}", quote::path(.path))]
+    #[error("cannot read the known hosts in {}", quote::path(.path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -60,7 +60,7 @@ pub enum HostKeyError {
         source: io::Error,
     },
     /// A file of known hosts cannot be changed.
-    #[error("cannot change the known hosts in {}: {source}", quote::path(.path))]
+    #[error("cannot change the known hosts in {}", quote::path(.path))]
     Unwritable {
         /// The file.
         path: PathBuf,

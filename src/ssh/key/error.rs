@@ -8,7 +8,7 @@ use std::io;
 #[expect(missing_docs, reason = "`key` is explained above, the other fields by the messages")]
 pub enum KeyError {
     /// The system does not let us read it.
-    #[error("cannot read the private key {key}: {source}")]
+    #[error("cannot read the private key {key}")]
     Unreadable { key: String, source: io::Error },
     /// It is not a file.
     #[error("the private key {key} is {what}, not a file")]

@@ -94,7 +94,7 @@ async fn the_upgrade_asks_for_the_url_as_given_and_for_no_extension() {
 #[tokio::test]
 async fn a_403_keeps_what_the_service_said() {
     let (_, refused) = refused_with("HTTP/1.1 403 Forbidden\r\n\r\nno \x1b[31mOpenDataChannel\n").await;
-    let ConnectError::Denied(text) = refused else { panic!("{refused:?}") };
+    let ConnectError::Denied(text, _) = refused else { panic!("{refused:?}") };
     assert_eq!(text, "no  [31mOpenDataChannel");
 }
 

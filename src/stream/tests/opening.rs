@@ -52,10 +52,22 @@ async fn a_connection_that_fails_in_passing_is_tried_again_with_the_same_token()
 async fn a_denied_upgrade_is_not_tried_again_and_names_what_is_missing() {
     let mut world = World::new();
     let opening = world.open(brisk());
-    world.dial().await.refuse(ConnectError::Denied("not authorized".into()));
+    world.dial().await.refuse(ConnectError::Denied("not authorized".into(), None));
     let StreamError::UpgradeDenied(denied) = failure(opening).await else { panic!("not denied") };
     assert_eq!((denied.action, denied.message.as_str()), ("ssmmessages:OpenDataChannel", "not authorized"));
     assert_eq!(world.service.calls(), ["start", "sign", "terminate"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_is_refused_over_a_wrong_clock_is_signed_once_more_with_the_services_time() {
+    let mut world = World::new();
+    world.service.is_clock_wrong.store(true, std::sync::atomic::Ordering::Relaxed);
+    let opening = world.open(brisk());
+    let refused = || ConnectError::Denied("Signature expired".into(), Some(std::time::SystemTime::UNIX_EPOCH));
+    world.dial().await.refuse(refused());
+    world.dial().await.refuse(refused());
+    assert!(matches!(failure(opening).await, StreamError::UpgradeDenied(_)));
+    assert_eq!(world.service.calls(), ["start", "sign", "sign", "terminate"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -275,7 +275,7 @@ async fn expired_credentials_and_refused_upgrades_are_waited_for() {
         world.service.resume_failures.lock().unwrap().push_back(expired);
     }
     let node = node.hang_up();
-    world.dial().await.refuse(ConnectError::Denied("the security token has expired".into()));
+    world.dial().await.refuse(ConnectError::Denied("the security token has expired".into(), None));
     let mut node = node.moves_to(world.dial().await.accept().await);
     node.opened().await;
     works(&mut stream, &mut node).await;

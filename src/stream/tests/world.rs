@@ -38,6 +38,8 @@ pub(super) struct Service {
     pub(super) resume_failures: Mutex<VecDeque<ServiceError>>,
     pub(super) terminate_failure: Mutex<Option<ServiceError>>,
     pub(super) stream_url: Mutex<Option<String>>,
+    /// Whether a signature is made anew for a time of the service's.
+    pub(super) is_clock_wrong: std::sync::atomic::AtomicBool,
     /// Where set, StartSession waits for it.
     pub(super) start_gate: Mutex<Option<Arc<Notify>>>,
 }
@@ -58,6 +60,10 @@ impl Service {
 }
 
 impl SsmService for Service {
+    fn learn_time(&self, _: std::time::SystemTime) -> bool {
+        self.is_clock_wrong.swap(false, std::sync::atomic::Ordering::Relaxed)
+    }
+
     fn start<'a>(&'a self, _request: &'a StartRequest) -> BoxFuture<'a, Result<Grant, ServiceError>> {
         self.called("start");
         let gate = self.start_gate.lock().unwrap().clone();
