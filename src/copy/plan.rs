@@ -10,14 +10,16 @@
 //!                    └─► List ─────────┴─► Stat, CopyFile, … for each name ─► FinishDirectory
 //! ```
 
+mod listed;
 mod waiting;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::vec;
 
+use listed::MOST_NAMES;
 use waiting::Waiting;
 
 use super::endpoint::{Entry, FileKind, Metadata};
-use super::path::is_unsafe_name;
 use super::{BytePath, CopyError, CopyOptions, Links};
 
 /// The deepest nesting followed, as in OpenSSH.
@@ -101,7 +103,17 @@ pub(super) struct Plan {
     running: BTreeMap<StepId, Task>,
     /// Directories to make and to finish, and links to look at: short, and others wait for them.
     urgent: VecDeque<Task>,
-    lists: Vec<Task>,
+    /// The directory that was found last is listed first, so that few are under way in a deep tree.
+    lists: Vec<usize>,
+    /// Lists under way.
+    listing: usize,
+    /// How many names lists had lately.
+    usual: usize,
+    /// Directories with names that were not looked at, the one that was listed last at the end.
+    unfolding: Vec<usize>,
+    /// Names in listings that were not looked at, and how many there may be.
+    names: usize,
+    most_names: usize,
     files: VecDeque<Task>,
     failures: VecDeque<(Place, CopyError)>,
     found: Found,
@@ -117,12 +129,29 @@ pub(super) struct Plan {
 /// A step before it has its paths, which a deep tree would hold thousands of times.
 #[derive(Debug)]
 enum Task {
-    Stat { at: At, look: Look },
-    List { directory: usize },
-    Make { directory: usize },
-    Copy { at: At, metadata: Metadata },
-    Link { at: At, metadata: Metadata },
-    Finish { directory: usize },
+    Stat {
+        at: At,
+        look: Look,
+    },
+    /// When it is the only way, nothing else can be done until it is listed.
+    List {
+        directory: usize,
+        is_only_way: bool,
+    },
+    Make {
+        directory: usize,
+    },
+    Copy {
+        at: At,
+        metadata: Metadata,
+    },
+    Link {
+        at: At,
+        metadata: Metadata,
+    },
+    Finish {
+        directory: usize,
+    },
 }
 
 /// Where something lies.
@@ -141,7 +170,9 @@ struct Directory {
     metadata: Metadata,
     made: Option<bool>,
     listed: Option<Vec<Entry>>,
-    /// Names inside that are not done yet; the directory itself counts as one until it is made and listed.
+    /// Names inside that were not looked at.
+    rest: vec::IntoIter<Entry>,
+    /// Names inside that were looked at and are not done yet; the directory itself counts as one until all were looked at.
     open: usize,
 }
 
@@ -159,6 +190,11 @@ impl Plan {
             questions,
             urgent: first.into_iter().map(|place| Task::Stat { at: At::Root(place), look }).collect(),
             lists: Vec::new(),
+            listing: 0,
+            usual: 0,
+            unfolding: Vec::new(),
+            names: 0,
+            most_names: MOST_NAMES,
             files: VecDeque::new(),
             failures: VecDeque::new(),
             found: Found::default(),
@@ -199,11 +235,14 @@ impl Plan {
             (Task::Make { directory }, Outcome::Made { is_new }) => {
                 self.update(directory, |found| found.made = Some(is_new));
             }
-            (Task::List { directory }, Outcome::Listed(entries)) => {
-                self.update(directory, |found| found.listed = Some(entries));
+            (Task::List { directory, is_only_way }, Outcome::Listed(entries)) => {
+                self.listing -= 1;
+                self.take_list(directory, entries, is_only_way);
             }
-            // Without its listing the directory is still made and finished.
-            (Task::List { directory }, _) => self.update(directory, |found| found.listed = Some(Vec::new())),
+            (Task::List { directory, .. }, _) => {
+                self.listing -= 1;
+                self.take_names(directory, Vec::new());
+            }
             (Task::Make { directory }, _) => self.abandon(directory),
             (Task::Stat { at, .. } | Task::Copy { at, .. } | Task::Link { at, .. }, _) => self.leave(&at),
             (Task::Finish { directory }, _) => self.forget(directory),
@@ -211,25 +250,36 @@ impl Plan {
     }
 
     pub(super) fn found(&self) -> Found {
-        Found { is_all: self.questions == 0, ..self.found }
+        Found { is_all: self.questions == 0 && self.names == 0, ..self.found }
     }
 
     fn next_task(&mut self) -> Option<Task> {
-        if let Some(task) = self.urgent.pop_front() {
-            return Some(task);
+        loop {
+            if let Some(task) = self.urgent.pop_front() {
+                return Some(task);
+            }
+            if self.files.len() < FILES_AHEAD {
+                if self.may_list()
+                    && let Some(task) = self.next_list(false)
+                {
+                    return Some(task);
+                }
+                if self.unfold() {
+                    continue;
+                }
+            }
+            if let Some(task) = self.files.pop_front() {
+                return Some(task);
+            }
+            // All that waits is behind a directory that is not listed.
+            return if self.running.is_empty() { self.next_list(true) } else { None };
         }
-        if self.files.len() < FILES_AHEAD
-            && let Some(task) = self.lists.pop()
-        {
-            return Some(task);
-        }
-        self.files.pop_front().or_else(|| self.lists.pop())
     }
 
     fn step(&self, task: &Task) -> Step {
         match task {
             Task::Stat { at, look } => Step::Stat { place: self.place(at), look: *look },
-            Task::List { directory } => Step::List { place: self.directories[directory].place.clone() },
+            Task::List { directory, .. } => Step::List { place: self.directories[directory].place.clone() },
             Task::Make { directory } => {
                 let Directory { place, metadata, parent, .. } = &self.directories[directory];
                 // A source without a name of its own goes straight into the directory that the user named.
@@ -335,10 +385,11 @@ impl Plan {
         let directory = self.next_directory;
         self.next_directory += 1;
         let relative = self.relative(at);
-        let found = Directory { parent, place, relative, depth, metadata, made: None, listed: None, open: 1 };
+        let rest = Vec::new().into_iter();
+        let found = Directory { parent, place, relative, depth, metadata, made: None, listed: None, rest, open: 1 };
         self.directories.insert(directory, found);
         self.urgent.push_back(Task::Make { directory });
-        self.lists.push(Task::List { directory });
+        self.lists.push(directory);
         self.questions += 2;
     }
 
@@ -346,39 +397,6 @@ impl Plan {
     fn look(&mut self, at: At, look: Look) {
         self.urgent.push_back(Task::Stat { at, look });
         self.questions += 1;
-    }
-
-    /// Notes what is known about a directory; once it is made and listed, plans what lies in it.
-    fn update(&mut self, directory: usize, note: impl FnOnce(&mut Directory)) {
-        let Some(found) = self.directories.get_mut(&directory) else { return };
-        note(found);
-        if found.made.is_none() {
-            return;
-        }
-        let Some(entries) = found.listed.take() else { return };
-        found.open += entries.len();
-        let mut names = HashSet::new();
-        for Entry { name, metadata } in entries {
-            let is_first = names.insert(name.clone());
-            self.enter_entry(directory, name, metadata, is_first);
-        }
-        self.close_one(directory);
-    }
-
-    fn enter_entry(&mut self, directory: usize, name: Vec<u8>, metadata: Metadata, is_first: bool) {
-        if is_unsafe_name(&name) {
-            let place = self.directories[&directory].place.clone();
-            self.failures.push_back((place, CopyError::UnsafeName(BytePath::new(name))));
-            self.close_one(directory);
-        } else if is_first && metadata.kind.is_none() {
-            let at = At::Inside { directory, name };
-            let look = if self.options.links == Links::Keep { Look::Itself } else { Look::Behind };
-            if self.is_excluded(&at, None) { self.leave(&at) } else { self.look(at, look) }
-        } else if is_first {
-            self.enter(At::Inside { directory, name }, metadata);
-        } else {
-            self.refuse(&At::Inside { directory, name }, CopyError::DuplicateName);
-        }
     }
 
     fn refuse(&mut self, at: &At, error: CopyError) {
@@ -412,13 +430,14 @@ impl Plan {
     /// The target directory cannot be made: nothing in it is copied.
     fn abandon(&mut self, directory: usize) {
         let queued = self.lists.len();
-        self.lists.retain(|task| !matches!(task, Task::List { directory: listed } if *listed == directory));
+        self.lists.retain(|listed| *listed != directory);
         self.questions -= queued - self.lists.len();
         self.forget(directory);
     }
 
     fn forget(&mut self, directory: usize) {
         let Some(found) = self.directories.remove(&directory) else { return };
+        self.names -= found.listed.map_or(0, |names| names.len());
         match found.parent {
             Some(parent) => self.close_one(parent),
             None => self.follow(&found.place),

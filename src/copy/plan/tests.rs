@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::listed::{DIRECTORIES_AHEAD, LISTS_AT_ONCE, NAMES_AHEAD};
 use super::*;
 use crate::copy::Exclude;
 
@@ -262,4 +263,103 @@ fn directories_of_one_name_are_copied_one_after_the_other() {
         let finished: Vec<_> = done.iter().enumerate().filter(|(_, what)| *what == "finish x").collect();
         assert_eq!((done.len(), finished[0].0, failed.len()), (8, 3, 0), "{done:?}");
     }
+}
+
+/// Carries out a plan as the driver does, so many steps at once, the oldest first. Returns the most that it ever held:
+/// directories, and names in any form; and how many files were copied.
+fn held(mut plan: Plan, list: impl Fn(&BytePath) -> Vec<Entry>, steps: usize) -> (usize, usize, usize, Vec<CopyError>) {
+    let (mut running, mut failed) = (VecDeque::new(), Vec::new());
+    let (mut directories, mut names, mut copied) = (0, 0, 0);
+    for _ in 0..steps {
+        while running.len() < 64 {
+            let Some(step) = plan.poll_step() else { break };
+            running.push_back(step);
+        }
+        failed.extend(std::iter::from_fn(|| plan.poll_failure()).map(|(_, error)| error));
+        let Some((id, step)) = running.pop_front() else { break };
+        let outcome = match step {
+            Step::Stat { .. } => Outcome::Found(metadata(FileKind::Directory)),
+            Step::List { place } => Outcome::Listed(list(&place.source)),
+            Step::MakeDirectory { .. } => Outcome::Made { is_new: true },
+            Step::CopyFile { .. } => {
+                copied += 1;
+                Outcome::Done
+            }
+            _ => Outcome::Done,
+        };
+        plan.handle_outcome(id, outcome);
+        let waiting: usize = plan.directories.values().map(|found| found.rest.len()).sum();
+        let listed: usize = plan.directories.values().filter_map(|found| found.listed.as_ref()).map(Vec::len).sum();
+        assert_eq!(plan.names, waiting + listed);
+        directories = directories.max(plan.directories.len());
+        names = names.max(plan.names + plan.files.len() + plan.urgent.len() + plan.lists.len());
+    }
+    (directories, names, copied, failed)
+}
+
+fn numbered(count: usize, kind: FileKind) -> Vec<Entry> {
+    (0..count).map(|number| entry(number.to_string().as_bytes(), kind)).collect()
+}
+
+#[test]
+fn directories_in_directories_without_end_take_bounded_memory() {
+    let mut plan = plan(true);
+    plan.most_names = 200_000;
+    let (directories, names, _, failed) = held(plan, |_| numbered(30_000, FileKind::Directory), 400);
+    assert!(directories <= DIRECTORIES_AHEAD + 2 * MAX_DEPTH, "{directories} directories are known");
+    assert!(names <= 200_000 + DIRECTORIES_AHEAD + MAX_DEPTH, "{names} names wait");
+    assert!(failed.iter().all(|error| matches!(error, CopyError::TooManyEntries(_))), "{failed:?}");
+    assert!(!failed.is_empty(), "what does not fit is told");
+}
+
+#[test]
+fn a_large_tree_is_copied_whole_in_bounded_memory() {
+    let list = |path: &BytePath| match path.to_string().matches('/').count() {
+        0 => numbered(100, FileKind::Directory),
+        _ => numbered(2000, FileKind::File),
+    };
+    let (directories, names, copied, failed) = held(plan(true), list, usize::MAX);
+    assert_eq!((copied, failed.len()), (200_000, 0));
+    assert!(directories <= 101, "{directories} directories are known");
+    assert!(names <= NAMES_AHEAD + LISTS_AT_ONCE * 2000 + FILES_AHEAD, "{names} names wait");
+}
+
+#[test]
+fn a_list_that_is_too_much_for_now_is_made_again_later() {
+    let list = |path: &BytePath| match path.to_string().matches('/').count() {
+        0 => numbered(32, FileKind::Directory),
+        _ => numbered(3000, FileKind::File),
+    };
+    let mut plan = plan(true);
+    plan.most_names = 20_000;
+    let (_, names, copied, failed) = held(plan, list, usize::MAX);
+    assert_eq!((copied, failed.len()), (32 * 3000, 0));
+    assert!(names <= 20_000 + FILES_AHEAD + 32, "{names} names wait");
+}
+
+#[test]
+fn files_are_copied_while_directories_are_listed() {
+    let mut plan = plan(true);
+    let (mut listing, mut copying) = (0, 0);
+    while let Some((id, step)) = plan.poll_step() {
+        let outcome = match step {
+            Step::Stat { .. } => Outcome::Found(metadata(FileKind::Directory)),
+            Step::MakeDirectory { .. } => Outcome::Made { is_new: true },
+            Step::List { place } if place.source.name() == Some(b"src") => {
+                let directories = numbered(100, FileKind::Directory).into_iter();
+                Outcome::Listed(directories.chain([entry(b"f", FileKind::File)]).collect())
+            }
+            Step::List { .. } => {
+                listing += 1;
+                continue;
+            }
+            Step::CopyFile { .. } => {
+                copying += 1;
+                continue;
+            }
+            _ => continue,
+        };
+        plan.handle_outcome(id, outcome);
+    }
+    assert_eq!((listing, copying), (LISTS_AT_ONCE, 1));
 }

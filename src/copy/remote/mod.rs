@@ -40,6 +40,8 @@ use special::Device;
 
 /// Bytes of names that a directory may have: as many names as it may have, each of 64 bytes.
 const MAX_LISTING: usize = 64 * MAX_ENTRIES;
+/// Names from which on a list is a long one.
+const LONG_LIST: usize = 4096;
 /// Most listing requests sent ahead. A server gives about 100 names per reply.
 const LISTINGS_AHEAD: usize = 16;
 
@@ -54,6 +56,8 @@ pub struct RemoteEndpoint {
     hasher: Option<Arc<Hasher>>,
     compression: Compression,
     more: Option<Arc<More>>,
+    /// Held while a long list comes in.
+    long_lists: Arc<Mutex<()>>,
 }
 
 /// Where more streams come from.
@@ -70,7 +74,8 @@ impl RemoteEndpoint {
         let lanes = Arc::new(Lanes::default());
         lanes.add(sftp, StreamKind::Plain);
         let name: Arc<str> = name.into();
-        Self { lanes, account: Arc::clone(&name), name, hasher: None, compression: Compression::Off, more: None }
+        let (account, long_lists) = (Arc::clone(&name), Arc::default());
+        Self { lanes, account, name, hasher: None, compression: Compression::Off, more: None, long_lists }
     }
 
     #[cfg(test)]
@@ -148,7 +153,12 @@ impl RemoteEndpoint {
         let opened = lane.heed(lane.sftp().open_dir(path.as_bytes()).await);
         let handle = opened.map_err(|error| meaning(path, error))?;
         let (mut entries, mut length, mut ahead) = (Vec::new(), 0, 1);
+        let mut turn = None;
         loop {
+            // Long lists come one at a time: together they could fill the memory.
+            if entries.len() > LONG_LIST && turn.is_none() {
+                turn = Some(self.long_lists.lock().await);
+            }
             // Requests on one handle are carried out in order, so the replies are consecutive parts.
             for names in lane.heed(try_join_all((0..ahead).map(|_| lane.sftp().read_dir(&handle))).await)? {
                 let Some(names) = names else { return Ok(entries) };

@@ -198,6 +198,11 @@ impl<'a> Run<'a> {
                 weight += share;
                 running.push(self.perform(id, step, share));
             }
+            while let Some((place, error)) = plan.poll_failure() {
+                self.record(summary, self.at_source(&place, error))?;
+            }
+            self.meter.found(found, plan.found());
+            found = plan.found();
             let Some((id, share, outcome)) = running.next().await else { return Ok(()) };
             weight -= share;
             let outcome = match outcome {
@@ -208,11 +213,6 @@ impl<'a> Run<'a> {
                 }
             };
             plan.handle_outcome(id, outcome);
-            while let Some((place, error)) = plan.poll_failure() {
-                self.record(summary, self.at_source(&place, error))?;
-            }
-            self.meter.found(found, plan.found());
-            found = plan.found();
         }
     }
 

@@ -1,12 +1,17 @@
 //! What a copy holds at most, whatever it is given.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 
 use crate::copy::*;
+use crate::ssh::sftp::scripted::serve;
+use crate::ssh::sftp::{Attributes, Sftp};
 
 const MIB: u64 = 1 << 20;
 const PIECE: u32 = 64 * 1024;
@@ -174,4 +179,36 @@ async fn a_pattern_that_fits_without_an_end_is_left() {
     let to = Location::local(folder.path().to_owned());
     let summary = copy(vec![source], to, CopyOptions::default().dry_run(true), |_| {}).await.unwrap();
     assert!(matches!(&summary.failures[..], [Failure { error: CopyError::TooManyEntries(_), .. }]), "{summary:?}");
+}
+
+#[tokio::test]
+async fn long_lists_come_in_one_at_a_time_and_short_ones_beside_them() {
+    let given = Arc::new(Mutex::new((HashMap::<Bytes, usize>::new(), Vec::new())));
+    let seen = Arc::clone(&given);
+    let names: Vec<_> = (0..1000).map(|number| format!("f{number:04}").into_bytes()).collect();
+    let server = serve(&[], move |mut request| match request.verb {
+        11 => {
+            let path = request.string();
+            request.handle(&path)
+        }
+        12 => {
+            let (handle, mut given) = (request.string(), seen.lock().unwrap());
+            let count = *given.0.entry(handle.clone()).and_modify(|count| *count += 1).or_insert(1);
+            let most = if handle.starts_with(b"long") { 30 } else { 2 };
+            if count > 10 {
+                given.1.push(handle);
+            }
+            let told: Vec<_> = names.iter().map(|name| (&name[..], Attributes::with_permissions(0o100_644))).collect();
+            if count > most { request.status(1) } else { request.names(&told) }
+        }
+        _ => request.status(0),
+    });
+    let node = RemoteEndpoint::new(Sftp::new(server).await.unwrap(), "node");
+    let paths: Vec<BytePath> = ["long1", "short1", "long2", "short2", "long3"].map(BytePath::from).into();
+    let lists = join_all(paths.iter().map(|path| node.list(path))).await;
+    let counts: Vec<_> = lists.into_iter().map(|list| list.unwrap().len()).collect();
+    assert_eq!(counts, [30_000, 2000, 30_000, 2000, 30_000]);
+    let mut turns = std::mem::take(&mut given.lock().unwrap().1);
+    turns.dedup();
+    assert_eq!(turns.len(), 3, "{turns:?}");
 }

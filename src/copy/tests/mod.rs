@@ -92,10 +92,8 @@ async fn a_hostile_listing_writes_nothing_outside_the_target() {
     let summary = copy(vec![remote], local(&target), recursive(), |_| {}).await.unwrap();
     assert_eq!((names_in(folder.path()), names_in(&target)), (vec!["inner".into()], vec!["good".into()]));
     assert_eq!((summary.files, summary.failures.len()), (1, 5), "{:?}", summary.failures);
-    assert_eq!(
-        summary.failures[0].to_string(),
-        "node:dir: the listing holds the name `../escaped`, which no file can have"
-    );
+    let told = "node:dir: the listing holds the name `../escaped`, which no file can have";
+    assert!(summary.failures.iter().any(|failure| failure.to_string() == told), "{:?}", summary.failures);
 }
 
 #[tokio::test]
