@@ -71,6 +71,12 @@ async fn the_document_has_every_event_with_its_fields_and_no_other() {
     let skipped = events(&world, &["-p".as_ref(), "--skip-same".as_ref(), "file".as_ref(), &there]).await;
     assert_eq!(the(&skipped, "skipped")["rule"], "same");
 
+    fs::write(world.here("ancient"), b"content").unwrap();
+    let before_1970 = SystemTime::UNIX_EPOCH - Duration::from_hours(1);
+    fs::File::options().write(true).open(world.here("ancient")).unwrap().set_modified(before_1970).unwrap();
+    let warned = events(&world, &["-p".as_ref(), "ancient".as_ref(), &there]).await;
+    assert_eq!(the(&warned, "warned")["lacks"], "time_range");
+
     let dry = events(&world, &["--dry-run".as_ref(), "file".as_ref(), &there]).await;
     let planned = the(&dry, "would_copy");
     let target = world.there("file").to_string_lossy().into_owned();
@@ -87,7 +93,7 @@ async fn the_document_has_every_event_with_its_fields_and_no_other() {
     assert_eq!((&the(&said, "said")["side"], &the(&said, "said")["text"]), (&node.into(), &"careful".into()));
 
     let mut printed = Shapes::new();
-    [first, again, skipped, dry, said].iter().flatten().for_each(|event| note(&mut printed, event));
+    [first, again, skipped, warned, dry, said].iter().flatten().for_each(|event| note(&mut printed, event));
     assert_eq!(printed, shown_in_the_document());
     assert_eq!(printed, listed_in_the_document());
 }
