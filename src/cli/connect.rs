@@ -24,8 +24,9 @@ const REKEY_TIME: Duration = Duration::from_hours(1);
 /// The first wait: a region that nothing names is asked of the instance.
 const CONFIGURATION: &str = "the AWS configuration";
 
-/// Waits in which no SSM session can have been started yet.
-const WITHOUT_SESSION: [&str; 4] = [CONFIGURATION, "the AWS credentials", identity::AGENT, identity::KEY];
+/// Waits in which no SSM session can have been started yet. The first one is not among them: with `-q` nobody tells what
+/// comes after it.
+const WITHOUT_SESSION: [&str; 3] = ["the AWS credentials", identity::AGENT, identity::KEY];
 
 /// Longest wait, after a signal, for an API that has not answered StartSession yet.
 const START_WAIT: Duration = Duration::from_millis(300);

@@ -96,7 +96,7 @@ macro_rules! shared {
 shared! {
     ssmssh { Client, ClientBuilder, ClientError, Connection }
     ssmssh::aws { AwsService, AwsServiceBuilder }
-    ssmssh::copy { BytePath, Change, Compression, CopyError, CopyOptions, Entry, Event<'static>, Exclude, Failure, Links, LocalEndpoint, Location, Metadata, Piece, Progress<'static>, Ranges, RemoteEndpoint, Side, Skip, StreamKind, Streams, Summary, Totals, Transfer, Window }
+    ssmssh::copy { BytePath, Change, Compression, CopyError, CopyOptions, Entry, Event<'static>, Exclude, Failure, Finished, Links, LocalEndpoint, Location, Metadata, Piece, Progress<'static>, Ranges, RemoteEndpoint, Shortfall, Side, Skip, StreamKind, Streams, Summary, Totals, Transfer, Warning, Window }
     ssmssh::copy::scp { Answered, Control, Exit, Header, LineError, Received, Reply, Request, ScpEndpoint, ScpError, Sink, Source, Times, Words }
     ssmssh::datachannel { ChannelError, CloseReason, Config, DataChannel, Event, Stats, Transmit }
     ssmssh::ssh { AgentError, AgentKey, AuthenticationError, Child, ChildStderr, ChildStdin, ChildStdout, Command<'static>, ExitStatus, HostKey, HostKeyCheck, HostKeyError, Identity, KeyError, KeyFile, Lost, Output, PrivateKey, Pty, PtyMode, Session, SessionBuilder, SshAgent, SshError, StrictHostKeyChecking, Subsystem, TransportError }

@@ -148,7 +148,7 @@ async fn variables_reach_the_command() {
     let lab = fast_lab().await;
     let args = ["-o", "SetEnv=LC_A=\"1 2\"", "-o", "SendEnv LC_T*", lab.node(), "echo \"$LC_A,$LC_TIME,$LANG\""];
     let ran = Cli::in_lab(&lab).env("LC_TIME", "C").env("LANG", "C").args(args).run().await;
-    assert_eq!(ran.out(), "1 2,C,\n");
+    assert_eq!(ran.out(), "1 2,C,C\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

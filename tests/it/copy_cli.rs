@@ -142,7 +142,7 @@ async fn a_node_without_sftp_says_what_it_lacks() {
         (
             "echo Welcome to this node",
             "use SFTP on",
-            "the server broke the SFTP protocol: text (`Welc…`) came instead of a packet",
+            "the server broke the SFTP protocol: `Welcome to this node` came instead of the SFTP protocol",
         ),
     ] {
         let world = World::with(Lab::builder().openssh_option(format!("ForceCommand {command}"))).await;

@@ -98,9 +98,10 @@ async fn a_signal_request_reaches_the_program_and_its_name_comes_back() {
 }
 
 #[tokio::test]
-async fn a_program_ends_when_its_client_goes() {
+async fn a_program_on_a_terminal_ends_when_its_client_goes() {
     let lab = Lab::builder().start().await.unwrap();
     let mut it = Channel::open(&lab).await;
+    it.channel.request_pty(true, "xterm", 80, 24, 0, 0, &[]).await.unwrap();
     it.channel.exec(true, "echo $$; exec sleep 1000").await.unwrap();
     let pid = it.read_until("\n").await.trim().to_owned();
     drop(it);

@@ -33,7 +33,11 @@ impl Failures {
 
 /// What this machine's system says is told in our words.
 pub(super) fn cause(error: &CopyError) -> Option<&(dyn Error + 'static)> {
-    if matches!(error, CopyError::Local(_)) { None } else { error.source() }
+    match error {
+        CopyError::Local(_) => None,
+        CopyError::NoNewFile(behind) => cause(behind),
+        error => error.source(),
+    }
 }
 
 fn hint(error: &CopyError) -> Option<&'static str> {
