@@ -64,7 +64,9 @@ impl KeyFile {
     /// The public half as a line of `authorized_keys`, where no passphrase is needed to know it: of a key that is not
     /// encrypted, and of any in OpenSSH's own format.
     pub fn public_key(&self) -> Option<String> {
-        decode::public_half(&self.container).as_ref().map(public_line)
+        let line = public_line_aside(&self.container);
+        wipe_stack(USED_PAGES);
+        line
     }
 
     /// The key itself. A passphrase for a key that is not encrypted is ignored. Deriving a key from a passphrase is made to be
@@ -159,6 +161,12 @@ impl PrivateKey {
 #[inline(never)]
 fn decode_aside(container: &Container, passphrase: Option<&str>) -> Result<Arc<russh::keys::PrivateKey>, error::Fault> {
     decode::decode(container, passphrase).map(Arc::new)
+}
+
+/// A private key is decoded for its public half too.
+#[inline(never)]
+fn public_line_aside(container: &Container) -> Option<String> {
+    decode::public_half(container).as_ref().map(public_line)
 }
 
 /// More of the stack than decoding a key takes.
